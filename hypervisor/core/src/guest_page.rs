@@ -1,0 +1,123 @@
+//! A page that a guest can write at any moment: reachable only by atomic reads and writes, never by reference.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::address::PAGE_SIZE;
+
+/// A 4 KiB page shared with a guest.
+///
+/// All accessors are atomic of their width, so a guest that writes at the same time can change the value read but
+/// never cause undefined behaviour. Offsets out of the page or not aligned to the width panic: callers pass offsets
+/// that the hypervisor chose or has already checked.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestPage(NonNull<AtomicU64>);
+
+// SAFETY: a GuestPage gives nothing but atomic access to memory that `GuestPage::new` was promised stays valid.
+unsafe impl Send for GuestPage {}
+// SAFETY: as for Send.
+unsafe impl Sync for GuestPage {}
+
+macro_rules! accessor {
+    ($name:ident, $atomic:ty, $doc:literal) => {
+        #[doc = $doc]
+        pub fn $name(&self, offset: usize) -> &$atomic {
+            assert!(
+                offset.is_multiple_of(size_of::<$atomic>())
+                    && offset + size_of::<$atomic>() <= PAGE_SIZE
+            );
+            // SAFETY: the offset is aligned and inside the page, which `new` was promised is valid for atomic access.
+            unsafe { self.0.cast::<u8>().add(offset).cast::<$atomic>().as_ref() }
+        }
+    };
+}
+
+impl GuestPage {
+    /// Makes the view of the page at `base`.
+    ///
+    /// # Safety
+    /// `base` points to 4 KiB, 4 KiB-aligned, that stay mapped and are not freed for as long as this value or a copy
+    /// of it is used, and that no Rust reference other than to atomics covers.
+    pub const unsafe fn new(base: NonNull<u8>) -> Self {
+        Self(base.cast())
+    }
+
+    /// Address of the page in the hypervisor's own address space, for identity comparison and translation only.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.0.cast().as_ptr()
+    }
+
+    accessor!(u8, AtomicU8, "The byte at `offset`.");
+    accessor!(u16, AtomicU16, "The 16-bit word at `offset`.");
+    accessor!(u32, AtomicU32, "The 32-bit word at `offset`.");
+    accessor!(u64, AtomicU64, "The 64-bit word at `offset`.");
+
+    /// Copies out `into.len()` bytes from `offset`; each byte is read once.
+    pub fn read(&self, offset: usize, into: &mut [u8]) {
+        self.copy(offset, into.len(), |page, at, i| {
+            into[i] = page.u8(at).load(Ordering::Relaxed);
+        });
+    }
+
+    /// Copies `from` to `offset`; each byte is written once.
+    pub fn write(&self, offset: usize, from: &[u8]) {
+        self.copy(offset, from.len(), |page, at, i| {
+            page.u8(at).store(from[i], Ordering::Relaxed);
+        });
+    }
+
+    /// Sets every byte to zero.
+    pub fn zero(&self) {
+        for offset in (0..PAGE_SIZE).step_by(8) {
+            self.u64(offset).store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn copy(&self, offset: usize, len: usize, mut each: impl FnMut(&Self, usize, usize)) {
+        assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset);
+        for i in 0..len {
+            each(self, offset + i, i);
+        }
+    }
+}
+
+/// Host-side pages for tests.
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+    use std::alloc::{Layout, alloc_zeroed};
+
+    /// A zeroed page that lives until the test process ends.
+    pub fn leaked_page() -> GuestPage {
+        let layout =
+            Layout::from_size_align(PAGE_SIZE, PAGE_SIZE).expect("a page is a valid layout");
+        // SAFETY: the layout has a non-zero size.
+        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("out of memory");
+        // SAFETY: the page was just allocated with the right size and alignment and is never freed.
+        unsafe { GuestPage::new(base) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::leaked_page;
+    use super::*;
+
+    #[test]
+    fn bytes_written_are_read_back_at_their_offset() {
+        let page = leaked_page();
+        page.write(PAGE_SIZE - 4, &[1, 2, 3, 4]);
+        let mut out = [0; 4];
+        page.read(PAGE_SIZE - 4, &mut out);
+        assert_eq!(out, [1, 2, 3, 4]);
+        assert_eq!(page.u32(PAGE_SIZE - 4).load(Ordering::Relaxed), 0x0403_0201);
+        page.zero();
+        assert_eq!(page.u32(PAGE_SIZE - 4).load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    #[should_panic]
+    fn an_access_over_the_end_is_refused() {
+        leaked_page().u64(PAGE_SIZE - 4);
+    }
+}

@@ -1,0 +1,11 @@
+//! Oxen's machine-independent logic.
+//!
+//! Everything here is plain Rust over traits: it is unit-tested, property-tested and run under Miri on the host, and
+//! the bare-metal binary supplies the traits. No assembly, no MSRs, no VMCS or VMCB, no global mutable state.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod address;
+pub mod guest_page;
+pub mod id;

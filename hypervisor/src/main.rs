@@ -1,0 +1,2 @@
+//! The Oxen hypervisor.
+fn main() {}
