@@ -61,6 +61,8 @@ impl DomainId {
     pub const DOM0: Self = Self(0);
     /// Names the caller itself in a hypercall argument (`DOMID_SELF`).
     pub const SELF: Self = Self(0x7FF0);
+    /// Owner of the hypervisor's own frames (`DOMID_XEN`).
+    pub const HYPERVISOR: Self = Self(0x7FF2);
     /// First reserved domain number (`DOMID_FIRST_RESERVED`).
     pub const FIRST_RESERVED: Self = Self(0x7FF0);
 }

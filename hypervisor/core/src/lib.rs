@@ -9,3 +9,4 @@ extern crate alloc;
 pub mod address;
 pub mod guest_page;
 pub mod id;
+pub mod memory;
