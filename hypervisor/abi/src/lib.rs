@@ -1,3 +1,31 @@
 //! The guest-visible contract: Xen's public ABI (4.17) as Rust types and constants. Layouts are checked at compile time.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod cpuid;
+pub mod errno;
+pub mod event_channel;
+pub mod grant;
+pub mod hvm;
+pub mod memory;
+pub mod numbers;
+pub mod physdev;
+pub mod platform;
+pub mod sched;
+pub mod shared_info;
+pub mod start_info;
+pub mod vcpu;
+pub mod version;
+
+pub use errno::Errno;
+
+/// Checks sizes and offsets against the tables generated from the public headers.
+macro_rules! layout {
+    ($name:ty, $size:literal $(, $field:ident = $offset:literal)* $(,)?) => {
+        const _: () = {
+            assert!(size_of::<$name>() == $size);
+            $(assert!(core::mem::offset_of!($name, $field) == $offset);)*
+        };
+    };
+}
+pub(crate) use layout;

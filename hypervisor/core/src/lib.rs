@@ -7,6 +7,8 @@
 extern crate alloc;
 
 pub mod address;
+pub mod event;
 pub mod guest_page;
 pub mod id;
 pub mod memory;
+pub mod time;

@@ -1,0 +1,34 @@
+//! `memory_op` (`public/memory.h`).
+
+/// Sub-operations.
+#[allow(missing_docs)]
+pub mod cmd {
+    pub const DECREASE_RESERVATION: u64 = 1;
+    pub const MAXIMUM_RAM_PAGE: u64 = 2;
+    pub const CURRENT_RESERVATION: u64 = 3;
+    pub const MAXIMUM_RESERVATION: u64 = 4;
+    pub const POPULATE_PHYSMAP: u64 = 6;
+    pub const ADD_TO_PHYSMAP: u64 = 7;
+    pub const MEMORY_MAP: u64 = 9;
+    pub const MAXIMUM_GPFN: u64 = 14;
+    pub const REMOVE_FROM_PHYSMAP: u64 = 15;
+    /// The command; the bits above hold where a continued one goes on.
+    pub const MASK: u64 = 0x3F;
+    /// Bits of [`MASK`].
+    pub const SHIFT: u32 = 6;
+}
+
+/// Spaces of `XENMEM_add_to_physmap`.
+#[allow(missing_docs)]
+pub mod space {
+    pub const SHARED_INFO: u32 = 0;
+    pub const GRANT_TABLE: u32 = 1;
+}
+
+/// Set in a grant-table index that means status frames (`XENMAPIDX_grant_table_status`).
+pub const GRANT_STATUS_INDEX: u64 = 0x8000_0000;
+
+/// Largest order of an extent that the control domain may ask for on itself.
+pub const MAX_ORDER_CONTROL: u32 = 12;
+/// Largest order of an extent for other domains.
+pub const MAX_ORDER_GUEST: u32 = 9;

@@ -1,0 +1,24 @@
+//! `sched_op` (`public/sched.h`).
+
+/// Sub-operations.
+#[allow(missing_docs)]
+pub mod cmd {
+    pub const YIELD: u64 = 0;
+    pub const BLOCK: u64 = 1;
+    pub const SHUTDOWN: u64 = 2;
+    pub const POLL: u64 = 3;
+}
+
+/// Reasons for a shutdown.
+#[allow(missing_docs)]
+pub mod reason {
+    pub const POWEROFF: u32 = 0;
+    pub const REBOOT: u32 = 1;
+    pub const SUSPEND: u32 = 2;
+    pub const CRASH: u32 = 3;
+    pub const WATCHDOG: u32 = 4;
+    pub const SOFT_RESET: u32 = 5;
+}
+
+/// Most ports in one poll.
+pub const POLL_PORTS: u32 = 128;
