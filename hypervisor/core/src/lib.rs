@@ -7,6 +7,9 @@
 extern crate alloc;
 
 pub mod address;
+pub mod apic;
+
+pub mod emulate;
 pub mod event;
 pub mod guest_page;
 pub mod id;

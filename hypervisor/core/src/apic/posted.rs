@@ -1,0 +1,54 @@
+//! Interrupts on their way to a vCPU's local APIC from other CPUs: posted without a lock, taken by the CPU that runs it.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::{LocalApic, Trigger};
+
+/// Posted vectors, with their trigger modes.
+#[derive(Debug, Default)]
+pub struct PostedInterrupts {
+    requested: [AtomicU64; 4],
+    level: [AtomicU64; 4],
+    outstanding: AtomicBool,
+}
+
+impl PostedInterrupts {
+    /// Nothing posted.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Posts a vector; true if the vCPU must be told to look.
+    pub fn post(&self, vector: u8, trigger: Trigger) -> bool {
+        let (word, bit) = (usize::from(vector) / 64, 1 << (vector % 64));
+        match trigger {
+            Trigger::Level => self.level[word].fetch_or(bit, Ordering::Relaxed),
+            Trigger::Edge => self.level[word].fetch_and(!bit, Ordering::Relaxed),
+        };
+        self.requested[word].fetch_or(bit, Ordering::Release);
+        !self.outstanding.swap(true, Ordering::AcqRel)
+    }
+
+    /// Moves what was posted into the local APIC.
+    pub fn drain_into(&self, apic: &mut LocalApic) {
+        if !self.outstanding.load(Ordering::Relaxed)
+            || !self.outstanding.swap(false, Ordering::AcqRel)
+        {
+            return;
+        }
+        for word in 0..4 {
+            let mut bits = self.requested[word].swap(0, Ordering::Acquire);
+            let level = self.level[word].load(Ordering::Relaxed);
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                let trigger = if level >> bit & 1 != 0 {
+                    Trigger::Level
+                } else {
+                    Trigger::Edge
+                };
+                apic.accept((word as u32 * 64 + bit) as u8, trigger);
+            }
+        }
+    }
+}
