@@ -1,0 +1,122 @@
+//! The emulator as a child process: started in a process group of its own, killed with it, and with nothing else.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// Kernel ticks per second in `/proc/PID/stat`: fixed at 100 in the Linux user ABI on x86 (`USER_HZ`).
+const USER_HZ: u64 = 100;
+
+/// A running emulator.
+pub(super) struct Emulator {
+    child: Child,
+    status: Option<ExitStatus>,
+}
+
+impl Emulator {
+    /// Starts `program` with what `configure` sets on it. Where util-linux's `setpriv` is installed, the emulator dies with the thread
+    /// that started it, so that an xtask which is killed leaves no emulator behind.
+    pub(super) fn start(program: &Path, configure: impl FnOnce(&mut Command)) -> io::Result<Self> {
+        const SETPRIV: &str = "/usr/bin/setpriv";
+        let mut command = if Path::new(SETPRIV).exists() {
+            let mut command = Command::new(SETPRIV);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        configure(&mut command);
+        let child = command.process_group(0).spawn()?;
+        Ok(Self { child, status: None })
+    }
+
+    /// The child's pipes, for whoever set them up.
+    pub(super) fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// The exit status, once it has ended.
+    pub(super) fn poll(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Kills the emulator's process group and takes its exit status. Does nothing once it has ended.
+    pub(super) fn kill(&mut self) {
+        // After the status was taken the process id may belong to somebody else.
+        if self.poll().is_some() {
+            return;
+        }
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // An error means that it has just ended by itself, which the wait below sees.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
+        self.status = self.child.wait().ok();
+    }
+
+    /// See [`super::Running::cpu_time`].
+    pub(super) fn cpu_time(&self) -> io::Result<Duration> {
+        parse_cpu_time(&fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?)
+            .ok_or_else(|| io::Error::other("unexpected format of /proc/PID/stat"))
+    }
+}
+
+/// Whether `program` can be started: a path that is a file, or a name found on `PATH`.
+pub(super) fn on_path(program: &Path) -> bool {
+    if program.components().count() > 1 {
+        return program.is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Sum of `utime` and `stime` (fields 14 and 15, proc(5)). The command name in field 2 may hold blanks and parentheses.
+fn parse_cpu_time(stat: &str) -> Option<Duration> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(Duration::from_millis((user + system) * 1000 / USER_HZ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Stdio;
+
+    #[test]
+    fn cpu_time_is_user_plus_system_whatever_the_name() {
+        let stat = "7 (a (b) c) S 1 7 7 0 -1 4194304 10 0 0 0 150 50 9 9 20 0 1 0 1 1 1";
+        assert_eq!(parse_cpu_time(stat), Some(Duration::from_secs(2)));
+        assert_eq!(parse_cpu_time("garbage"), None);
+    }
+
+    #[test]
+    fn dropping_kills_the_whole_group() {
+        let emulator = Emulator::start(Path::new("/bin/sh"), |command| {
+            command.args(["-c", "sleep 60 & wait"]).stdin(Stdio::null());
+        })
+        .expect("sh starts");
+        let group = Pid::from_raw(i32::try_from(emulator.child.id()).expect("small pid")).expect("nonzero pid");
+        drop(emulator);
+        // The orphaned `sleep` is reaped by init, which takes a moment.
+        let gone = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            rustix::process::test_kill_process_group(group).is_err()
+        });
+        assert!(gone, "the process group outlived its emulator");
+    }
+}
