@@ -13,5 +13,6 @@ pub mod emulate;
 pub mod event;
 pub mod guest_page;
 pub mod id;
+pub mod kernel;
 pub mod memory;
 pub mod time;

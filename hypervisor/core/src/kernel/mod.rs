@@ -1,0 +1,80 @@
+//! Kernel images: from a bzImage or an ELF file to the segments and the entry point of a PVH guest.
+
+mod bzimage;
+mod elf;
+mod unpack;
+
+use core::fmt;
+
+pub use bzimage::Image;
+pub use elf::{PvhKernel, Segment};
+pub use unpack::Compression;
+
+/// Why an image cannot be booted: the cause, and what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelError {
+    /// Neither a bzImage nor an ELF file.
+    NotAKernel,
+    /// The boot protocol does not tell where the payload is.
+    OldBootProtocol(u16),
+    /// The file ends before what its headers announce.
+    Truncated,
+    /// The payload begins with no magic number that is known.
+    UnknownCompression([u8; 4]),
+    /// A known format without a decoder.
+    UnsupportedCompression(Compression),
+    /// The decoder found the payload broken.
+    Corrupt(Compression),
+    /// More is unpacked than the header announces, or less.
+    WrongSize,
+    /// Not a 64-bit x86 executable.
+    NotX86Elf,
+    /// No PVH entry point.
+    NotPvh,
+    /// A segment wraps around or lies above 4 GiB.
+    BadSegment,
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAKernel => {
+                f.write_str("neither a bzImage nor an ELF file; give the distribution's vmlinuz")
+            }
+            Self::OldBootProtocol(version) => {
+                write!(
+                    f,
+                    "boot protocol {:#x} is older than 0x208; use a kernel of this century's second decade",
+                    version
+                )
+            }
+            Self::Truncated => f.write_str(
+                "truncated: the file ends before what its header announces; copy it again",
+            ),
+            Self::UnknownCompression(magic) => {
+                write!(
+                    f,
+                    "unknown compression, payload begins with {magic:02x?}; use xz, zstd, gzip or LZ4"
+                )
+            }
+            Self::UnsupportedCompression(kind) => {
+                write!(
+                    f,
+                    "{kind} compression is not supported; use xz, zstd, gzip or LZ4"
+                )
+            }
+            Self::Corrupt(kind) => write!(
+                f,
+                "the {kind} payload is corrupt or truncated; copy the file again"
+            ),
+            Self::WrongSize => f.write_str(
+                "the payload's size is not what its header announces; copy the file again",
+            ),
+            Self::NotX86Elf => f.write_str("not a 64-bit x86 ELF executable"),
+            Self::NotPvh => f.write_str(
+                "not PVH-bootable, no PHYS32_ENTRY note; use a kernel built with CONFIG_PVH=y",
+            ),
+            Self::BadSegment => f.write_str("an ELF segment wraps around or lies above 4 GiB"),
+        }
+    }
+}
