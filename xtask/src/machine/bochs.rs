@@ -19,8 +19,14 @@ pub(super) const DEFAULT_IPS: u64 = 200_000_000;
 /// The newest CPU model of Bochs 3.0 with all of VMX that Oxen can use.
 const CPU_MODEL: &str = "corei7_skylake_x";
 
-const BIOS: &[&str] = &["/usr/share/bochs/BIOS-bochs-latest", "/usr/local/share/bochs/BIOS-bochs-latest"];
-const VGA_BIOS: &[&str] = &["/usr/share/vgabios/vgabios.bin", "/usr/share/bochs/VGABIOS-lgpl-latest"];
+const BIOS: &[&str] = &[
+    "/usr/share/bochs/BIOS-bochs-latest",
+    "/usr/local/share/bochs/BIOS-bochs-latest",
+];
+const VGA_BIOS: &[&str] = &[
+    "/usr/share/vgabios/vgabios.bin",
+    "/usr/share/bochs/VGABIOS-lgpl-latest",
+];
 
 /// How long Bochs may take to connect its serial port.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -28,25 +34,50 @@ const CONNECT: Duration = Duration::from_secs(20);
 const SECTOR: u64 = 512;
 
 /// Starts Bochs with its first serial port connected to us over TCP on the loopback interface: of its serial modes the one that streams in both directions.
-pub(super) fn start(machine: &Machine, iso: &Path, files: &RunFiles) -> Result<(Emulator, Console), MachineError> {
+pub(super) fn start(
+    machine: &Machine,
+    iso: &Path,
+    files: &RunFiles,
+) -> Result<(Emulator, Console), MachineError> {
     check(machine)?;
     let program = find_program(machine.bochs.as_deref())?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(MachineError::io("listen on 127.0.0.1"))?;
-    let port = listener.local_addr().map_err(MachineError::io("listen on 127.0.0.1"))?.port();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .map_err(MachineError::io("listen on 127.0.0.1"))?;
+    let port = listener
+        .local_addr()
+        .map_err(MachineError::io("listen on 127.0.0.1"))?
+        .port();
     let config = Config {
         machine,
         iso,
-        bios: first_existing(BIOS, "Bochs's BIOS", "install the package bochsbios (`cargo xtask setup` does)")?,
-        vga_bios: first_existing(VGA_BIOS, "the VGA BIOS", "install the package vgabios (`cargo xtask setup` does)")?,
+        bios: first_existing(
+            BIOS,
+            "Bochs's BIOS",
+            "install the package bochsbios (`cargo xtask setup` does)",
+        )?,
+        vga_bios: first_existing(
+            VGA_BIOS,
+            "the VGA BIOS",
+            "install the package vgabios (`cargo xtask setup` does)",
+        )?,
         log: &files.emulator,
         port,
     };
     let text = config.render()?;
-    fs::write(&files.config, text).map_err(MachineError::io(format!("write {}", files.config.display())))?;
-    let log = File::create(&files.console).map_err(MachineError::io(format!("write {}", files.console.display())))?;
+    fs::write(&files.config, text).map_err(MachineError::io(format!(
+        "write {}",
+        files.config.display()
+    )))?;
+    let log = File::create(&files.console).map_err(MachineError::io(format!(
+        "write {}",
+        files.console.display()
+    )))?;
     // Errors in the configuration come before Bochs opens its log. Appending keeps them apart from what it writes there afterwards.
     let writing = || MachineError::io(format!("write {}", files.emulator.display()));
-    let early_messages = File::options().append(true).open(&files.emulator).map_err(writing())?;
+    let early_messages = File::options()
+        .append(true)
+        .open(&files.emulator)
+        .map_err(writing())?;
     let early_messages_too = early_messages.try_clone().map_err(writing())?;
     let mut emulator = Emulator::start(&program, |command| {
         command
@@ -60,19 +91,30 @@ pub(super) fn start(machine: &Machine, iso: &Path, files: &RunFiles) -> Result<(
     })
     .map_err(MachineError::io(format!("start {}", program.display())))?;
     let serial = accept(&listener, &mut emulator, files)?;
-    let input = serial.try_clone().map_err(MachineError::io("set up the serial connection"))?;
-    let console = Console::new(serial, input, log).map_err(MachineError::io("start the console's thread"))?;
+    let input = serial
+        .try_clone()
+        .map_err(MachineError::io("set up the serial connection"))?;
+    let console =
+        Console::new(serial, input, log).map_err(MachineError::io("start the console's thread"))?;
     Ok((emulator, console))
 }
 
 /// Whether Bochs's own log tells of a reset after the one at power-on.
 pub(super) fn was_reset(log: &Path) -> bool {
     let text = fs::read(log).unwrap_or_default();
-    String::from_utf8_lossy(&text).matches("bx_pc_system_c::Reset(HARDWARE)").count() > 1
+    String::from_utf8_lossy(&text)
+        .matches("bx_pc_system_c::Reset(HARDWARE)")
+        .count()
+        > 1
 }
 
 fn check(machine: &Machine) -> Result<(), MachineError> {
-    let unsupported = |what| Err(MachineError::Unsupported { kind: Kind::Bochs, what });
+    let unsupported = |what| {
+        Err(MachineError::Unsupported {
+            kind: Kind::Bochs,
+            what,
+        })
+    };
     if machine.uefi {
         return unsupported("has no UEFI firmware: use tcg");
     }
@@ -95,7 +137,8 @@ fn find_program(named: Option<&Path>) -> Result<PathBuf, MachineError> {
     if let Some(program) = named {
         return Ok(program.to_owned());
     }
-    let cached = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/oxen/bochs/bin/bochs"));
+    let cached =
+        env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/oxen/bochs/bin/bochs"));
     if let Some(program) = cached.as_ref().filter(|program| program.is_file()) {
         return Ok(program.clone());
     }
@@ -107,18 +150,32 @@ fn find_program(named: Option<&Path>) -> Result<PathBuf, MachineError> {
     })
 }
 
-fn first_existing(paths: &[&'static str], what: &'static str, fix: &'static str) -> Result<&'static str, MachineError> {
-    paths.iter().copied().find(|path| Path::new(path).exists()).ok_or_else(|| MachineError::Missing {
-        what,
-        looked: paths.join(", "),
-        fix,
-    })
+fn first_existing(
+    paths: &[&'static str],
+    what: &'static str,
+    fix: &'static str,
+) -> Result<&'static str, MachineError> {
+    paths
+        .iter()
+        .copied()
+        .find(|path| Path::new(path).exists())
+        .ok_or_else(|| MachineError::Missing {
+            what,
+            looked: paths.join(", "),
+            fix,
+        })
 }
 
 /// Takes Bochs's connection, unless it ends before.
-fn accept(listener: &TcpListener, emulator: &mut Emulator, files: &RunFiles) -> Result<TcpStream, MachineError> {
+fn accept(
+    listener: &TcpListener,
+    emulator: &mut Emulator,
+    files: &RunFiles,
+) -> Result<TcpStream, MachineError> {
     let doing = "take Bochs's serial connection";
-    listener.set_nonblocking(true).map_err(MachineError::io(doing))?;
+    listener
+        .set_nonblocking(true)
+        .map_err(MachineError::io(doing))?;
     let end = Instant::now() + CONNECT;
     loop {
         match listener.accept() {
@@ -169,7 +226,10 @@ impl Config<'_> {
         line(format_args!("config_interface: textconfig"));
         line(format_args!("display_library: nogui"));
         line(format_args!("memory: guest={0}, host={0}", machine.memory));
-        line(format_args!("romimage: file=\"{}\", options=fastboot", self.bios));
+        line(format_args!(
+            "romimage: file=\"{}\", options=fastboot",
+            self.bios
+        ));
         line(format_args!("vgaromimage: file=\"{}\"", self.vga_bios));
         line(format_args!(
             "cpu: model={}, count={}, ips={}, reset_on_triple_fault=0, ignore_bad_msrs=1",
@@ -179,14 +239,27 @@ impl Config<'_> {
         ));
         // No synchronization with the host: one tick an instruction, every run the same.
         line(format_args!("clock: sync=none, time0=utc"));
-        let slot = if machine.nic.is_some() { ", slot1=e1000" } else { "" };
+        let slot = if machine.nic.is_some() {
+            ", slot1=e1000"
+        } else {
+            ""
+        };
         line(format_args!("pci: enabled=1, chipset=i440fx{slot}"));
         line(format_args!("vga: extension=vbe, update_freq=1"));
-        line(format_args!("com1: enabled=1, mode=socket-client, dev=127.0.0.1:{}", self.port));
-        line(format_args!("ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14"));
-        line(format_args!("ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15"));
+        line(format_args!(
+            "com1: enabled=1, mode=socket-client, dev=127.0.0.1:{}",
+            self.port
+        ));
+        line(format_args!(
+            "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14"
+        ));
+        line(format_args!(
+            "ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15"
+        ));
         if let Some(disk) = machine.disks.first() {
-            let size = fs::metadata(&disk.image).map_err(MachineError::io(format!("read {}", disk.image.display())))?.len();
+            let size = fs::metadata(&disk.image)
+                .map_err(MachineError::io(format!("read {}", disk.image.display())))?
+                .len();
             let geometry = Geometry::of(size).ok_or(MachineError::Unsupported {
                 kind: Kind::Bochs,
                 what: "takes disk images whose size is a multiple of 16 * 63 * 512 bytes",
@@ -199,10 +272,15 @@ impl Config<'_> {
                 geometry.sectors
             ));
         }
-        line(format_args!("ata1-master: type=cdrom, path=\"{}\", status=inserted", self.iso.display()));
+        line(format_args!(
+            "ata1-master: type=cdrom, path=\"{}\", status=inserted",
+            self.iso.display()
+        ));
         line(format_args!("boot: cdrom"));
         if machine.nic.is_some() {
-            line(format_args!("e1000: card=0, enabled=1, mac=52:54:00:12:34:56, ethmod=slirp"));
+            line(format_args!(
+                "e1000: card=0, enabled=1, mac=52:54:00:12:34:56, ethmod=slirp"
+            ));
         }
         line(format_args!("log: \"{}\"", self.log.display()));
         line(format_args!("panic: action=fatal"));
@@ -274,6 +352,9 @@ mod tests {
     fn a_disk_that_has_no_geometry_is_refused() {
         assert!(Geometry::of(0).is_none());
         assert!(Geometry::of(1_000_000).is_none());
-        assert_eq!(Geometry::of(16 * 63 * 512 * 20).map(|geometry| geometry.cylinders), Some(20));
+        assert_eq!(
+            Geometry::of(16 * 63 * 512 * 20).map(|geometry| geometry.cylinders),
+            Some(20)
+        );
     }
 }

@@ -54,13 +54,20 @@ pub struct Chosen {
 /// # Errors
 /// When `kvm` was asked for and does not work here: the reason, and what to do.
 pub fn choose(choice: Choice) -> Result<Chosen, String> {
-    let asked = |kind| Ok(Chosen { kind, why: "as asked".into() });
+    let asked = |kind| {
+        Ok(Chosen {
+            kind,
+            why: "as asked".into(),
+        })
+    };
     match choice {
         Choice::Bochs => asked(Kind::Bochs),
         Choice::Tcg => asked(Kind::Tcg),
         Choice::Kvm => match kvm_usable() {
             Ok(()) => asked(Kind::Kvm),
-            Err(why) => Err(format!("machine kvm does not work here: {why}; use --machine tcg or --machine bochs")),
+            Err(why) => Err(format!(
+                "machine kvm does not work here: {why}; use --machine tcg or --machine bochs"
+            )),
         },
         Choice::Auto => Ok(match kvm_usable() {
             Ok(()) => Chosen {
@@ -83,7 +90,11 @@ pub fn kvm_usable() -> Result<(), String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let nested = fs::read_to_string("/sys/module/kvm_intel/parameters/nested").ok();
     kvm_verdict(&cpuinfo, nested.as_deref(), || {
-        fs::File::options().read(true).write(true).open("/dev/kvm").map(drop)
+        fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .map(drop)
     })
 }
 
@@ -101,7 +112,11 @@ fn kvm_verdict(
     }
     match nested.map(str::trim) {
         Some("Y" | "1") => {}
-        Some(other) => return Err(format!("/sys/module/kvm_intel/parameters/nested is {other}, not Y")),
+        Some(other) => {
+            return Err(format!(
+                "/sys/module/kvm_intel/parameters/nested is {other}, not Y"
+            ));
+        }
         None => return Err("the module kvm_intel is not loaded".into()),
     }
     open_device().map_err(|error| format!("/dev/kvm cannot be opened: {error}"))
@@ -121,7 +136,12 @@ mod tests {
         assert!(kvm_verdict(INTEL, Some("N\n"), opens).is_err());
         assert!(kvm_verdict(INTEL, None, opens).is_err());
         assert!(kvm_verdict("flags\t\t: fpu svm vmx_like\n", Some("Y"), opens).is_err());
-        assert!(kvm_verdict(INTEL, Some("Y"), || Err(std::io::ErrorKind::PermissionDenied.into())).is_err());
+        assert!(
+            kvm_verdict(INTEL, Some("Y"), || Err(
+                std::io::ErrorKind::PermissionDenied.into()
+            ))
+            .is_err()
+        );
     }
 
     #[test]

@@ -62,22 +62,24 @@ impl Console {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let writer = Arc::clone(&shared);
-        thread::Builder::new().name("console".into()).spawn(move || {
-            let mut chunk = [0; 4096];
-            loop {
-                match output.read(&mut chunk) {
-                    Ok(0) => break,
-                    Ok(count) => {
-                        // A full disk must not end the run: the text is still in memory.
-                        let _ = log.write_all(&chunk[..count]);
-                        writer.append(&chunk[..count]);
+        thread::Builder::new()
+            .name("console".into())
+            .spawn(move || {
+                let mut chunk = [0; 4096];
+                loop {
+                    match output.read(&mut chunk) {
+                        Ok(0) => break,
+                        Ok(count) => {
+                            // A full disk must not end the run: the text is still in memory.
+                            let _ = log.write_all(&chunk[..count]);
+                            writer.append(&chunk[..count]);
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(_) => break,
                     }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => break,
                 }
-            }
-            writer.close();
-        })?;
+                writer.close();
+            })?;
         Ok(Self {
             shared,
             input: Box::new(input),
@@ -90,24 +92,34 @@ impl Console {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn copy_to(&self, mut sink: impl Write + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    pub fn copy_to(
+        &self,
+        mut sink: impl Write + Send + 'static,
+    ) -> io::Result<thread::JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name("console copy".into()).spawn(move || {
-            let mut done = 0;
-            loop {
-                let (text, closed) = {
-                    let mut state = shared.lock();
-                    while state.text.len() == done && !state.closed {
-                        state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        thread::Builder::new()
+            .name("console copy".into())
+            .spawn(move || {
+                let mut done = 0;
+                loop {
+                    let (text, closed) = {
+                        let mut state = shared.lock();
+                        while state.text.len() == done && !state.closed {
+                            state = shared
+                                .changed
+                                .wait(state)
+                                .unwrap_or_else(PoisonError::into_inner);
+                        }
+                        (state.text[done..].to_vec(), state.closed)
+                    };
+                    done += text.len();
+                    if sink.write_all(&text).and_then(|()| sink.flush()).is_err()
+                        || (closed && text.is_empty())
+                    {
+                        break;
                     }
-                    (state.text[done..].to_vec(), state.closed)
-                };
-                done += text.len();
-                if sink.write_all(&text).and_then(|()| sink.flush()).is_err() || (closed && text.is_empty()) {
-                    break;
                 }
-            }
-        })
+            })
     }
 
     /// Waits until `pattern` comes and returns the text up to and with it.
@@ -122,19 +134,30 @@ impl Console {
     ///
     /// # Errors
     /// As for [`Console::expect`].
-    pub fn expect_any(&mut self, patterns: &[&str], timeout: Duration) -> Result<(usize, String), ConsoleError> {
+    pub fn expect_any(
+        &mut self,
+        patterns: &[&str],
+        timeout: Duration,
+    ) -> Result<(usize, String), ConsoleError> {
         let end = Instant::now() + timeout;
-        let longest = patterns.iter().map(|pattern| pattern.len()).max().unwrap_or(0);
+        let longest = patterns
+            .iter()
+            .map(|pattern| pattern.len())
+            .max()
+            .unwrap_or(0);
         let mut state = self.shared.lock();
         let mut from = self.cursor;
         loop {
             let found = patterns
                 .iter()
                 .enumerate()
-                .filter_map(|(index, pattern)| Some((find(&state.text, from, pattern.as_bytes())?, index)))
+                .filter_map(|(index, pattern)| {
+                    Some((find(&state.text, from, pattern.as_bytes())?, index))
+                })
                 .min();
             if let Some((match_end, index)) = found {
-                let text = String::from_utf8_lossy(&state.text[self.cursor..match_end]).into_owned();
+                let text =
+                    String::from_utf8_lossy(&state.text[self.cursor..match_end]).into_owned();
                 self.cursor = match_end;
                 return Ok((index, text));
             }
@@ -194,7 +217,11 @@ impl Console {
 
     pub(super) fn last_line(&self) -> String {
         let text = self.text();
-        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        let line = text
+            .lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty());
         line.unwrap_or("nothing at all").to_owned()
     }
 
@@ -210,7 +237,11 @@ impl Console {
 
     /// How long ago the hypervisor's last words came.
     pub(super) fn last_words_age(&self) -> Option<Duration> {
-        self.shared.lock().last_words.as_ref().map(|(_, at)| at.elapsed())
+        self.shared
+            .lock()
+            .last_words
+            .as_ref()
+            .map(|(_, at)| at.elapsed())
     }
 
     /// Sleeps until more was printed or the console was closed, at most `timeout`.
@@ -277,7 +308,10 @@ fn find(text: &[u8], from: usize, pattern: &[u8]) -> Option<usize> {
     if pattern.is_empty() {
         return Some(from);
     }
-    let start = text.get(from..)?.windows(pattern.len()).position(|part| part == pattern)?;
+    let start = text
+        .get(from..)?
+        .windows(pattern.len())
+        .position(|part| part == pattern)?;
     Some(from + start + pattern.len())
 }
 
@@ -285,7 +319,10 @@ fn tail(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let lines: Vec<&str> = text.lines().collect();
     let shown = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    shown.iter().map(|line| format!("  | {}\n", line.trim_end())).collect()
+    shown
+        .iter()
+        .map(|line| format!("  | {}\n", line.trim_end()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -296,7 +333,10 @@ mod tests {
     const NOW: Duration = Duration::from_millis(30);
 
     fn console(output: impl Read + Send + 'static) -> Console {
-        let log = File::options().write(true).open("/dev/null").expect("/dev/null");
+        let log = File::options()
+            .write(true)
+            .open("/dev/null")
+            .expect("/dev/null");
         Console::new(output, io::sink(), log).expect("thread starts")
     }
 
@@ -305,7 +345,10 @@ mod tests {
         let mut console = console(&b"one two one three"[..]);
         assert_eq!(console.expect("one", SOON).expect("first"), "one");
         assert_eq!(console.expect("one", SOON).expect("second"), " two one");
-        assert!(matches!(console.expect("one", SOON), Err(ConsoleError::Closed { .. })));
+        assert!(matches!(
+            console.expect("one", SOON),
+            Err(ConsoleError::Closed { .. })
+        ));
     }
 
     #[test]
@@ -313,7 +356,10 @@ mod tests {
         let (reader, mut writer) = io::pipe().expect("pipe");
         let mut console = console(reader);
         writer.write_all(b"dom").expect("write");
-        assert!(matches!(console.expect("dom0# ", NOW), Err(ConsoleError::TimedOut { .. })));
+        assert!(matches!(
+            console.expect("dom0# ", NOW),
+            Err(ConsoleError::TimedOut { .. })
+        ));
         writer.write_all(b"0# ").expect("write");
         console.expect("dom0# ", SOON).expect("the prompt is there");
     }
@@ -326,13 +372,22 @@ mod tests {
             .write_all(b"(oxen) STOP boot: no dom0 kernel module\r\n")
             .expect("write");
         let error = console.expect("dom0# ", SOON).expect_err("no prompt comes");
-        assert!(error.to_string().contains("no dom0 kernel module"), "{error}");
+        assert!(
+            error.to_string().contains("no dom0 kernel module"),
+            "{error}"
+        );
     }
 
     #[test]
     fn of_several_patterns_the_first_in_the_text_wins() {
         let mut console = console(&b"a STALL then a WARN"[..]);
-        assert_eq!(console.expect_any(&["WARN", "STALL"], SOON).expect("one of them").0, 1);
+        assert_eq!(
+            console
+                .expect_any(&["WARN", "STALL"], SOON)
+                .expect("one of them")
+                .0,
+            1
+        );
     }
 
     #[test]

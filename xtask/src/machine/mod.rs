@@ -291,7 +291,8 @@ struct RunFiles {
 
 impl RunFiles {
     fn create(dir: &Path, name: &str) -> Result<Self, MachineError> {
-        std::fs::create_dir_all(dir).map_err(MachineError::io(format!("create {}", dir.display())))?;
+        std::fs::create_dir_all(dir)
+            .map_err(MachineError::io(format!("create {}", dir.display())))?;
         let files = Self {
             console: dir.join(format!("{name}.log")),
             emulator: dir.join(format!("{name}.emulator.log")),
@@ -300,24 +301,32 @@ impl RunFiles {
         };
         // A log of an earlier run must not be taken for this one's.
         for file in [&files.console, &files.emulator] {
-            std::fs::write(file, "").map_err(MachineError::io(format!("write {}", file.display())))?;
+            std::fs::write(file, "")
+                .map_err(MachineError::io(format!("write {}", file.display())))?;
         }
         Ok(files)
     }
 
     /// The lines of the emulator's own log that tell why it ended.
     fn emulator_says(&self, kind: Kind) -> String {
-        let text = String::from_utf8_lossy(&std::fs::read(&self.emulator).unwrap_or_default()).into_owned();
-        let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let text = String::from_utf8_lossy(&std::fs::read(&self.emulator).unwrap_or_default())
+            .into_owned();
+        let mut lines: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect();
         if kind == Kind::Bochs {
             // Its log is long; an error in its configuration comes before the log starts and is not marked.
             let marked = |line: &&str| line.contains("PANIC") || line.contains("bochsrc:");
             if lines.iter().any(marked) {
-                lines.retain(|line| marked(&line));
+                lines.retain(marked);
             }
         }
         match lines.len() {
-            0 => format!("its own log ({}) says nothing of it", self.emulator.display()),
+            0 => format!(
+                "its own log ({}) says nothing of it",
+                self.emulator.display()
+            ),
             count => lines[count.saturating_sub(3)..].join(" | "),
         }
     }

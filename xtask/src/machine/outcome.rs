@@ -52,12 +52,22 @@ impl fmt::Display for Outcome {
             Self::BootRefused(cause) => write!(f, "the hypervisor refused to boot: {cause}"),
             Self::TimeLimit { limit, last_line } => {
                 let seconds = limit.as_secs();
-                write!(f, "time limit: still running after {seconds} s; the console's last line is {last_line:?}")
+                write!(
+                    f,
+                    "time limit: still running after {seconds} s; the console's last line is {last_line:?}"
+                )
             }
             Self::StillOn(last_words) => {
-                write!(f, "hang: the machine said {last_words:?} but was still on {} s later", GRACE.as_secs())
+                write!(
+                    f,
+                    "hang: the machine said {last_words:?} but was still on {} s later",
+                    GRACE.as_secs()
+                )
             }
-            Self::EmulatorDied(text) => write!(f, "the emulator ended with no last words on the console: {text}"),
+            Self::EmulatorDied(text) => write!(
+                f,
+                "the emulator ended with no last words on the console: {text}"
+            ),
         }
     }
 }
@@ -158,7 +168,9 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
         LastWords::Reboot => (off || evidence.reset_seen, Outcome::Reboot),
         LastWords::Crash(cause) => (off || age >= AFTERMATH, Outcome::Crash(cause.clone())),
         LastWords::Panic(cause) => (off || age >= AFTERMATH, Outcome::Panic(cause.clone())),
-        LastWords::BootRefused(cause) => (off || age >= AFTERMATH, Outcome::BootRefused(cause.clone())),
+        LastWords::BootRefused(cause) => {
+            (off || age >= AFTERMATH, Outcome::BootRefused(cause.clone()))
+        }
     };
     if aftermath_over {
         Verdict::Ended(ended)
@@ -188,9 +200,18 @@ mod tests {
         let parse = LastWords::of_hypervisor;
         assert_eq!(parse("(oxen) STOP poweroff\r\n"), Some(LastWords::PowerOff));
         assert_eq!(parse("(oxen) STOP reboot\r\n"), Some(LastWords::Reboot));
-        assert_eq!(parse("(oxen) STOP crash: a: b\r\n"), Some(LastWords::Crash("a: b".into())));
-        assert_eq!(parse("dom0# (oxen) STOP panic: x\r\n"), Some(LastWords::Panic("x".into())));
-        assert_eq!(parse("(oxen) STOP boot: no SVM\n"), Some(LastWords::BootRefused("no SVM".into())));
+        assert_eq!(
+            parse("(oxen) STOP crash: a: b\r\n"),
+            Some(LastWords::Crash("a: b".into()))
+        );
+        assert_eq!(
+            parse("dom0# (oxen) STOP panic: x\r\n"),
+            Some(LastWords::Panic("x".into()))
+        );
+        assert_eq!(
+            parse("(oxen) STOP boot: no SVM\n"),
+            Some(LastWords::BootRefused("no SVM".into()))
+        );
         assert_eq!(parse("(oxen) STOPPED\n"), None);
         assert_eq!(parse("(oxen) STOP something\n"), None);
     }
@@ -198,8 +219,14 @@ mod tests {
     #[test]
     fn power_off_needs_the_machine_to_be_off() {
         let said = || Some(LastWords::PowerOff);
-        assert_eq!(judge(&evidence(said(), Duration::ZERO, false)), Verdict::Running);
-        assert_eq!(judge(&evidence(said(), Duration::ZERO, true)), Verdict::Ended(Outcome::PowerOff));
+        assert_eq!(
+            judge(&evidence(said(), Duration::ZERO, false)),
+            Verdict::Running
+        );
+        assert_eq!(
+            judge(&evidence(said(), Duration::ZERO, true)),
+            Verdict::Ended(Outcome::PowerOff)
+        );
         assert_eq!(
             judge(&evidence(said(), GRACE, false)),
             Verdict::Ended(Outcome::StillOn(LastWords::PowerOff))
@@ -209,12 +236,18 @@ mod tests {
     #[test]
     fn a_crash_ends_the_run_though_the_machine_halts() {
         let said = Some(LastWords::Crash("oops".into()));
-        assert_eq!(judge(&evidence(said, AFTERMATH, false)), Verdict::Ended(Outcome::Crash("oops".into())));
+        assert_eq!(
+            judge(&evidence(said, AFTERMATH, false)),
+            Verdict::Ended(Outcome::Crash("oops".into()))
+        );
     }
 
     #[test]
     fn an_emulator_that_leaves_in_silence_has_died() {
-        assert!(matches!(judge(&evidence(None, Duration::ZERO, true)), Verdict::Died(_)));
+        assert!(matches!(
+            judge(&evidence(None, Duration::ZERO, true)),
+            Verdict::Died(_)
+        ));
         assert_eq!(judge(&evidence(None, GRACE * 10, false)), Verdict::Running);
     }
 

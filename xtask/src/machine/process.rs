@@ -32,7 +32,10 @@ impl Emulator {
         };
         configure(&mut command);
         let child = command.process_group(0).spawn()?;
-        Ok(Self { child, status: None })
+        Ok(Self {
+            child,
+            status: None,
+        })
     }
 
     /// The child's pipes, for whoever set them up.
@@ -63,8 +66,11 @@ impl Emulator {
 
     /// See [`super::Running::cpu_time`].
     pub(super) fn cpu_time(&self) -> io::Result<Duration> {
-        parse_cpu_time(&fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?)
-            .ok_or_else(|| io::Error::other("unexpected format of /proc/PID/stat"))
+        parse_cpu_time(&fs::read_to_string(format!(
+            "/proc/{}/stat",
+            self.child.id()
+        ))?)
+        .ok_or_else(|| io::Error::other("unexpected format of /proc/PID/stat"))
     }
 }
 
@@ -110,7 +116,8 @@ mod tests {
             command.args(["-c", "sleep 60 & wait"]).stdin(Stdio::null());
         })
         .expect("sh starts");
-        let group = Pid::from_raw(i32::try_from(emulator.child.id()).expect("small pid")).expect("nonzero pid");
+        let group = Pid::from_raw(i32::try_from(emulator.child.id()).expect("small pid"))
+            .expect("nonzero pid");
         drop(emulator);
         // The orphaned `sleep` is reaped by init, which takes a moment.
         let gone = (0..100).any(|_| {

@@ -1,0 +1,47 @@
+//! What holds in every dom0 that has booted.
+
+use oxen_tests::{Dom0, Failure, ensure};
+
+/// What a healthy kernel log does not hold.
+const SUSPICIOUS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Call Trace:",
+    "stall",
+    "soft lockup",
+    "hard LOCKUP",
+    "blocked for more than",
+    "unchecked MSR access",
+    "unhandled",
+];
+
+/// dom0 knows where it is: privileged, on Xen's ABI, as a PVH guest, with as many CPUs as it was given.
+pub fn is_pvh_dom0(dom0: &mut Dom0, vcpus: u32) -> Result<(), Failure> {
+    let expected = [
+        ("cat /proc/xen/capabilities", "control_d".to_owned()),
+        ("cat /sys/hypervisor/type", "xen".to_owned()),
+        ("cat /sys/hypervisor/guest_type", "PVH".to_owned()),
+        ("grep -c ^processor /proc/cpuinfo", vcpus.to_string()),
+    ];
+    for (command, wanted) in expected {
+        let got = dom0.run(command)?;
+        ensure!(got == wanted, "`{command}` says {got:?}, not {wanted:?}");
+    }
+    Ok(())
+}
+
+/// Neither dom0's kernel nor the hypervisor has complained.
+pub fn logs_are_clean(dom0: &mut Dom0) -> Result<(), Failure> {
+    let kernel = dom0.run("dmesg")?;
+    let kernel = kernel.lines().map(|line| format!("dom0's log: {line}"));
+    let hypervisor = dom0.hypervisor_log();
+    let hypervisor = hypervisor
+        .into_iter()
+        .map(|line| format!("the hypervisor's log: {line}"));
+    let complaint = kernel
+        .chain(hypervisor)
+        .find(|line| SUSPICIOUS.iter().any(|mark| line.contains(mark)));
+    ensure!(complaint.is_none(), "{}", complaint.unwrap_or_default());
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! The integration matrix: one test per point (machine, CPUs, kernel, device, bad input). Run it with `cargo xtask test`, which builds what it
+//! needs; names read `machine::topic::case` and can be filtered by any part.
+
+mod bad_input;
+mod boot;
+mod checks;
+mod devices;
+mod isolation;
+mod kernels;
+mod pending;
+mod time;
+
+use std::env;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use oxen_tests::Failure;
+use xtask::machine::{Kind, kvm_usable, log_dir};
+use xtask::test::MACHINE_VARIABLE;
+
+/// How much of the console a failure shows.
+const TAIL_LINES: usize = 30;
+/// Emulators at a time, where the command line does not say.
+const DEFAULT_JOBS: usize = 2;
+
+/// What a test does, given its name and its machine.
+type Run = Box<dyn FnOnce(&str, Kind) -> Result<(), Failure> + Send>;
+
+/// One test. It is given its own name, which names its files, and its machine.
+struct Case {
+    kind: Kind,
+    name: String,
+    run: Run,
+}
+
+impl Case {
+    fn new(
+        kind: Kind,
+        name: impl Into<String>,
+        run: impl FnOnce(&str, Kind) -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
+        Self {
+            kind,
+            name: format!("{kind}::{}", name.into()),
+            run: Box::new(run),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(DEFAULT_JOBS);
+    let machines = match machines() {
+        Ok(machines) => machines,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let cases: Vec<Case> = [
+        boot::cases,
+        kernels::cases,
+        devices::cases,
+        time::cases,
+        bad_input::cases,
+        isolation::cases,
+    ]
+    .into_iter()
+    .flat_map(|cases| cases())
+    .collect();
+    let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    if let Some(stale) = pending::stale(&names) {
+        eprintln!("tests/matrix/pending.rs: no test matches {stale:?}: take it out");
+        return ExitCode::FAILURE;
+    }
+    let cases: Vec<Case> = cases
+        .into_iter()
+        .filter(|case| machines.contains(&case.kind))
+        .collect();
+    if !arguments.list {
+        for case in &cases {
+            if let Some(reason) = pending::reason(&case.name) {
+                println!("pending: {}: {reason}", case.name);
+            }
+        }
+    }
+    libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect()).exit_code()
+}
+
+/// Machines to test on: the one that was asked for, or all that work here.
+fn machines() -> Result<Vec<Kind>, String> {
+    match env::var(MACHINE_VARIABLE).as_deref() {
+        Err(_) | Ok("" | "auto") => Ok([Kind::Tcg, Kind::Bochs]
+            .into_iter()
+            .chain(kvm_usable().is_ok().then_some(Kind::Kvm))
+            .collect()),
+        Ok("tcg") => Ok(vec![Kind::Tcg]),
+        Ok("bochs") => Ok(vec![Kind::Bochs]),
+        Ok("kvm") => kvm_usable().map(|()| vec![Kind::Kvm]),
+        Ok(other) => Err(format!(
+            "{MACHINE_VARIABLE}={other}: use auto, kvm, bochs or tcg"
+        )),
+    }
+}
+
+fn trial(case: Case) -> Trial {
+    let pending = pending::reason(&case.name).is_some();
+    let Case { kind, name, run } = case;
+    let own_name = name.clone();
+    Trial::test(name, move || {
+        // A panic is a failure of this test only, and its console is as worth showing as any other's.
+        let result = catch_unwind(AssertUnwindSafe(|| run(&own_name, kind)));
+        let text = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failure)) => failure.to_string(),
+            Err(_) => "the test panicked".to_owned(),
+        };
+        Err(Failed::from(format!("{text}\n{}", console_tail(&own_name))))
+    })
+    .with_ignored_flag(pending)
+}
+
+fn console_tail(name: &str) -> String {
+    let path = log_dir().join(format!("{}.log", name.replace("::", "-")));
+    let text = String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let shown = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  | ");
+    format!("  | {shown}\nwhole console log: {}", path.display())
+}

@@ -1,0 +1,25 @@
+//! Tests that the hypervisor does not pass yet. They are skipped and named with their reason at each run; `--include-pending` runs them.
+//! An entry goes away with the change that makes its test pass.
+
+/// The start of the names of tests, and why they are skipped.
+const PENDING: &[(&str, &str)] = &[];
+
+/// Why a test is skipped, if it is.
+pub fn reason(test: &str) -> Option<&'static str> {
+    find(PENDING, test)
+}
+
+/// An entry that no test matches.
+pub fn stale(tests: &[&str]) -> Option<&'static str> {
+    PENDING
+        .iter()
+        .map(|(name, _)| *name)
+        .find(|name| !tests.iter().any(|test| test.starts_with(name)))
+}
+
+fn find<'a>(table: &[(&str, &'a str)], test: &str) -> Option<&'a str> {
+    table
+        .iter()
+        .find(|(name, _)| test.starts_with(name))
+        .map(|(_, reason)| *reason)
+}

@@ -1,0 +1,245 @@
+//! A boot of Oxen on an emulated machine: what goes onto the ISO, and dom0 once it is up.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use xtask::iso::{self, Boot, IsoSpec, Module};
+use xtask::machine::{Kind, Machine, Outcome, Running, log_dir};
+use xtask::provision::{self, Suite};
+use xtask::{build, test};
+
+use crate::{Failure, Shell, ensure};
+
+/// A boot to be made. Fields may be changed freely before [`Setup::boot`] or [`Setup::run_to_end`].
+pub struct Setup {
+    /// The machine.
+    pub machine: Machine,
+    /// Options added to the hypervisor's command line.
+    pub hypervisor_options: String,
+    /// Options added to the command line of dom0's kernel.
+    pub dom0_options: String,
+    /// dom0's kernel; `None` leaves both modules off the ISO.
+    pub kernel: Option<PathBuf>,
+    initrd: PathBuf,
+    name: String,
+}
+
+impl Setup {
+    /// A boot of Debian 12's kernel on a machine of one CPU. `name` is the test's, and names its files.
+    ///
+    /// # Errors
+    /// When the kernel or the initial RAM disk cannot be provisioned.
+    pub fn new(name: &str, kind: Kind) -> Result<Self, Failure> {
+        Self::with_kernel_of(name, kind, Suite::Bookworm)
+    }
+
+    /// As [`Setup::new`], with the kernel of another Debian suite.
+    ///
+    /// # Errors
+    /// As for [`Setup::new`].
+    pub fn with_kernel_of(name: &str, kind: Kind, suite: Suite) -> Result<Self, Failure> {
+        // Provisioning downloads and unpacks: never twice at a time.
+        static PROVISIONING: Mutex<()> = Mutex::new(());
+        let dom0 = {
+            let _one_at_a_time = PROVISIONING.lock().unwrap_or_else(PoisonError::into_inner);
+            provision::dom0(suite)?
+        };
+        let mut machine = Machine::new(kind);
+        machine.memory = 1024;
+        machine.time_limit = Some(boot_limit(kind) * 3);
+        machine.qemu = env::var_os(test::QEMU_VARIABLE).map(PathBuf::from);
+        machine.bochs = env::var_os(test::BOCHS_VARIABLE).map(PathBuf::from);
+        Ok(Self {
+            machine,
+            hypervisor_options: String::new(),
+            dom0_options: String::new(),
+            kernel: Some(dom0.kernel),
+            initrd: dom0.initrd,
+            name: file_name(name),
+        })
+    }
+
+    /// Where this test may put files of its own.
+    pub fn file(&self, suffix: &str) -> PathBuf {
+        log_dir().join(format!("{}.{suffix}", self.name))
+    }
+
+    /// Writes a file of this test's own.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_file(&self, suffix: &str, content: &[u8]) -> Result<PathBuf, Failure> {
+        let path = self.file(suffix);
+        std::fs::create_dir_all(log_dir())?;
+        std::fs::write(&path, content)
+            .map_err(|error| format!("write {}: {error}", path.display()))?;
+        Ok(path)
+    }
+
+    fn start(&self) -> Result<(Running, TemporaryFile), Failure> {
+        let iso = self.file("iso");
+        std::fs::create_dir_all(log_dir())?;
+        let modules = self.kernel.iter().flat_map(|kernel| {
+            [
+                Module {
+                    path: kernel.clone(),
+                    arguments: format!("console=hvc0 {}", self.dom0_options)
+                        .trim_end()
+                        .to_owned(),
+                },
+                Module {
+                    path: self.initrd.clone(),
+                    arguments: String::new(),
+                },
+            ]
+        });
+        iso::build(&IsoSpec {
+            output: iso.clone(),
+            boot: Boot::Hypervisor {
+                image: hypervisor()?,
+                arguments: format!(
+                    "com1=115200,8n1 console=com1 noreboot {}",
+                    self.hypervisor_options
+                )
+                .trim_end()
+                .to_owned(),
+                modules: modules.collect(),
+            },
+        })?;
+        let iso = TemporaryFile(iso);
+        let running = self.machine.start(&self.name, &iso.0)?;
+        Ok((running, iso))
+    }
+
+    /// Starts the machine and waits for dom0's shell.
+    ///
+    /// # Errors
+    /// When the hypervisor or the ISO cannot be built, the emulator does not start, or dom0 does not get to its shell in time.
+    pub fn boot(&self) -> Result<Dom0, Failure> {
+        let (mut running, iso) = self.start()?;
+        let limit = boot_limit(self.machine.kind);
+        match Shell::open(running.console(), limit).map(Shell::into_marker) {
+            Ok(next_marker) => Ok(Dom0 {
+                running,
+                next_marker,
+                limit,
+                _iso: iso,
+            }),
+            // Where the emulator has ended, why it did tells more than that the console is closed.
+            Err(error) => Err(match running.poll_exit() {
+                Some(outcome) => format!("{outcome}\n{error}").into(),
+                None => error.into(),
+            }),
+        }
+    }
+
+    /// Starts the machine and waits until it stops by itself.
+    ///
+    /// # Errors
+    /// When the hypervisor or the ISO cannot be built, or the emulator does not start.
+    pub fn run_to_end(&self) -> Result<Outcome, Failure> {
+        let (mut running, _iso) = self.start()?;
+        Ok(running.wait_exit(boot_limit(self.machine.kind)))
+    }
+}
+
+/// A dom0 whose shell takes commands.
+pub struct Dom0 {
+    running: Running,
+    next_marker: u32,
+    limit: Duration,
+    _iso: TemporaryFile,
+}
+
+impl Dom0 {
+    /// Runs a command and returns what it printed, without the last line's end.
+    ///
+    /// # Errors
+    /// When it exits with another status than 0, or does not end in time.
+    pub fn run(&mut self, command: &str) -> Result<String, Failure> {
+        let output = self.try_run(command)?;
+        ensure!(
+            output.status == 0,
+            "dom0: `{command}` exited with {}: {}",
+            output.status,
+            output.text.trim_end()
+        );
+        Ok(output.text.trim_end().to_owned())
+    }
+
+    /// Runs a command that may fail.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn try_run(&mut self, command: &str) -> Result<crate::Output, Failure> {
+        let mut shell = Shell::resume(self.running.console(), self.limit, self.next_marker);
+        let output = shell.run(command);
+        self.next_marker = shell.into_marker();
+        Ok(output?)
+    }
+
+    /// The machine.
+    pub fn running(&mut self) -> &mut Running {
+        &mut self.running
+    }
+
+    /// Lines that the hypervisor itself has printed.
+    pub fn hypervisor_log(&mut self) -> Vec<String> {
+        let text = self.running.console().text();
+        let ours = text.lines().filter(|line| line.starts_with("(oxen) "));
+        ours.map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    /// Powers dom0 off and expects the machine to go off.
+    ///
+    /// # Errors
+    /// When the run ends in any other way, which is named.
+    pub fn power_off(mut self) -> Result<(), Failure> {
+        self.running.console().send_line("poweroff")?;
+        let outcome = self.running.wait_exit(self.limit);
+        ensure!(
+            outcome == Outcome::PowerOff,
+            "dom0 was told to power off, but: {outcome}"
+        );
+        Ok(())
+    }
+}
+
+/// A file that goes away with its owner: an ISO for each test would pile up.
+struct TemporaryFile(PathBuf);
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        // One that is left does no harm.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// How long a boot may take: several times what it takes on a slow machine with two emulators at once.
+fn boot_limit(kind: Kind) -> Duration {
+    Duration::from_secs(match kind {
+        Kind::Kvm => 60,
+        Kind::Tcg => 150,
+        Kind::Bochs => 400,
+    })
+}
+
+/// Builds the hypervisor, once for all tests of this process.
+fn hypervisor() -> Result<PathBuf, Failure> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    match built.as_deref().map(Path::to_owned) {
+        Some(image) => Ok(image),
+        None => {
+            let image = build::hypervisor()?;
+            *built = Some(image.clone());
+            Ok(image)
+        }
+    }
+}
+
+fn file_name(test: &str) -> String {
+    test.replace("::", "-")
+}

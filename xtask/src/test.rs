@@ -1,0 +1,140 @@
+//! `cargo xtask test`: the host tests, then the integration matrix on emulated machines.
+
+use std::env;
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::ValueEnum;
+
+use crate::machine::{self, Choice};
+
+/// Names the machines that the matrix runs on, for the test binary: `auto`, or one machine.
+pub const MACHINE_VARIABLE: &str = "OXEN_TEST_MACHINE";
+/// The QEMU binary, for the test binary.
+pub const QEMU_VARIABLE: &str = "OXEN_QEMU";
+/// The Bochs binary, for the test binary.
+pub const BOCHS_VARIABLE: &str = "OXEN_BOCHS";
+
+/// Run the host tests, then the integration matrix on emulated machines
+#[derive(Clone, Debug, clap::Args)]
+pub struct TestArgs {
+    /// Run only tests whose name contains this
+    pub filter: Option<String>,
+    /// The machine for the matrix; auto is every machine that works here
+    #[arg(long, value_enum, default_value_t)]
+    pub machine: Choice,
+    /// Emulators at a time
+    #[arg(long, default_value_t = 2)]
+    pub jobs: usize,
+    /// Only the host tests
+    #[arg(long, conflicts_with = "matrix")]
+    pub host: bool,
+    /// Only the integration matrix
+    #[arg(long)]
+    pub matrix: bool,
+    /// Also run the tests that are listed as pending
+    #[arg(long)]
+    pub include_pending: bool,
+    /// The QEMU binary
+    #[arg(long, value_name = "FILE")]
+    pub qemu: Option<PathBuf>,
+    /// The Bochs binary
+    #[arg(long, value_name = "FILE")]
+    pub bochs: Option<PathBuf>,
+}
+
+/// Runs both parts, whichever was not left out; the second also when the first failed, so that one run tells everything.
+///
+/// # Errors
+/// When cargo cannot be started, or a machine was asked for that does not work here.
+pub fn test(args: &TestArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    let mut passed = true;
+    if !args.matrix {
+        eprintln!("host tests");
+        passed &= cargo(&host_arguments(args)).status()?.success();
+    }
+    if !args.host {
+        if args.machine != Choice::Auto {
+            machine::choose(args.machine)?;
+        }
+        eprintln!(
+            "integration matrix (console logs in {})",
+            machine::log_dir().display()
+        );
+        let name = args
+            .machine
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned());
+        let mut command = cargo(&matrix_arguments(args));
+        command.env(MACHINE_VARIABLE, name.unwrap_or_default());
+        for (variable, path) in [(QEMU_VARIABLE, &args.qemu), (BOCHS_VARIABLE, &args.bochs)] {
+            if let Some(path) = path {
+                command.env(variable, path);
+            }
+        }
+        passed &= command.status()?.success();
+    }
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn cargo(arguments: &[OsString]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments);
+    command
+}
+
+/// The workspace's default members are exactly what is built for the host.
+fn host_arguments(args: &TestArgs) -> Vec<OsString> {
+    let mut list: Vec<OsString> = vec!["test".into(), "--quiet".into()];
+    list.extend(args.filter.as_ref().map(Into::into));
+    list
+}
+
+fn matrix_arguments(args: &TestArgs) -> Vec<OsString> {
+    let mut list: Vec<OsString> = [
+        "test",
+        "--quiet",
+        "--package",
+        "oxen-tests",
+        "--test",
+        "matrix",
+        "--",
+    ]
+    .map(Into::into)
+    .to_vec();
+    list.extend(args.filter.as_ref().map(Into::into));
+    list.push(format!("--test-threads={}", args.jobs).into());
+    if args.include_pending {
+        list.push("--include-ignored".into());
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_reaches_both_parts() {
+        let args = TestArgs {
+            filter: Some("boot".into()),
+            machine: Choice::Auto,
+            jobs: 1,
+            host: false,
+            matrix: false,
+            include_pending: true,
+            qemu: None,
+            bochs: None,
+        };
+        assert!(host_arguments(&args).contains(&"boot".into()));
+        let matrix = matrix_arguments(&args);
+        assert!(matrix.contains(&"boot".into()) && matrix.contains(&"--test-threads=1".into()));
+        assert!(matrix.contains(&"--include-ignored".into()));
+    }
+}
