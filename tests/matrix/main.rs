@@ -128,7 +128,8 @@ fn console_tail(name: &str) -> String {
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim_end)
-        .filter(|line| !line.is_empty())
+        // Encoded output of the shell's commands tells a reader nothing.
+        .filter(|line| !line.is_empty() && !line.starts_with("@@"))
         .collect();
     let shown = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  | ");
     format!("  | {shown}\nwhole console log: {}", path.display())

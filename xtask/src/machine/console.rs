@@ -288,18 +288,28 @@ impl Shared {
         let mut state = self.lock();
         state.text.extend_from_slice(bytes);
         while let Some(end) = find(&state.text, state.line_start, b"\n") {
-            let line = String::from_utf8_lossy(&state.text[state.line_start..end]).into_owned();
-            state.line_start = end;
-            if let Some(last_words) = LastWords::of_hypervisor(&line) {
-                state.last_words = Some((last_words, Instant::now()));
-            }
+            state.take_line(end);
         }
         self.changed.notify_all();
     }
 
     fn close(&self) {
-        self.lock().closed = true;
+        let mut state = self.lock();
+        // The machine may have gone off within its last line's end.
+        let end = state.text.len();
+        state.take_line(end);
+        state.closed = true;
         self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn take_line(&mut self, end: usize) {
+        let line = String::from_utf8_lossy(&self.text[self.line_start..end]);
+        if let Some(last_words) = LastWords::of_hypervisor(&line) {
+            self.last_words = Some((last_words, Instant::now()));
+        }
+        self.line_start = end;
     }
 }
 
@@ -376,6 +386,13 @@ mod tests {
             error.to_string().contains("no dom0 kernel module"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn last_words_count_though_the_machine_goes_off_within_the_lines_end() {
+        let mut console = console(&b"dom0# (oxen) STOP poweroff"[..]);
+        assert!(console.expect("nothing", SOON).is_err());
+        assert_eq!(console.last_words(false), Some(LastWords::PowerOff));
     }
 
     #[test]
