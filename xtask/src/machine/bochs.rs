@@ -103,7 +103,7 @@ pub(super) fn start(
 pub(super) fn was_reset(log: &Path) -> bool {
     let text = fs::read(log).unwrap_or_default();
     String::from_utf8_lossy(&text)
-        .matches("bx_pc_system_c::Reset(HARDWARE)")
+        .matches("bx_pc_system_c::Reset(")
         .count()
         > 1
 }

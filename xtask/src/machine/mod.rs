@@ -182,13 +182,19 @@ impl Running {
 
     /// How the run ended, if it has: never waits.
     pub fn poll_exit(&mut self) -> Option<Outcome> {
+        let last_words = self.console.last_words(self.bare);
+        let exit = self.emulator.poll();
+        let was_reset = last_words == Some(LastWords::Reboot)
+            && match self.kind {
+                Kind::Bochs => bochs::was_reset(&self.files.emulator),
+                // QEMU is told to end at a reset.
+                Kind::Kvm | Kind::Tcg => exit.is_some(),
+            };
         let evidence = outcome::Evidence {
-            last_words: self.console.last_words(self.bare),
             last_words_age: self.console.last_words_age(),
-            exit: self.emulator.poll(),
-            reset_seen: self.kind == Kind::Bochs
-                && bochs::was_reset(&self.files.emulator)
-                && !self.bare,
+            last_words,
+            exit,
+            was_reset,
         };
         match outcome::judge(&evidence) {
             Verdict::Ended(end) => Some(end),

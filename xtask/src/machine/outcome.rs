@@ -141,8 +141,8 @@ pub(super) struct Evidence {
     /// `None` for a bare Linux: its last words are only taken once the emulator has left.
     pub last_words_age: Option<Duration>,
     pub exit: Option<ExitStatus>,
-    /// The emulator stays on over a reset, and saw one.
-    pub reset_seen: bool,
+    /// The machine has been reset after the last words.
+    pub was_reset: bool,
 }
 
 /// What the evidence says.
@@ -165,7 +165,7 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     };
     let (aftermath_over, ended) = match last_words {
         LastWords::PowerOff => (off, Outcome::PowerOff),
-        LastWords::Reboot => (off || evidence.reset_seen, Outcome::Reboot),
+        LastWords::Reboot => (evidence.was_reset, Outcome::Reboot),
         LastWords::Crash(cause) => (off || age >= AFTERMATH, Outcome::Crash(cause.clone())),
         LastWords::Panic(cause) => (off || age >= AFTERMATH, Outcome::Panic(cause.clone())),
         LastWords::BootRefused(cause) => {
@@ -174,6 +174,8 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     };
     if aftermath_over {
         Verdict::Ended(ended)
+    } else if let Some(status) = evidence.exit {
+        Verdict::Died(format!("{status} after {last_words:?}, with no reset"))
     } else if age >= GRACE {
         Verdict::Ended(Outcome::StillOn(last_words.clone()))
     } else {
@@ -191,7 +193,7 @@ mod tests {
             last_words,
             last_words_age: Some(age),
             exit: off.then(|| ExitStatus::from_raw(0)),
-            reset_seen: false,
+            was_reset: false,
         }
     }
 
@@ -231,6 +233,14 @@ mod tests {
             judge(&evidence(said(), GRACE, false)),
             Verdict::Ended(Outcome::StillOn(LastWords::PowerOff))
         );
+    }
+
+    #[test]
+    fn a_reboot_needs_the_machine_to_be_reset() {
+        let mut evidence = evidence(Some(LastWords::Reboot), Duration::ZERO, true);
+        assert!(matches!(judge(&evidence), Verdict::Died(_)));
+        evidence.was_reset = true;
+        assert_eq!(judge(&evidence), Verdict::Ended(Outcome::Reboot));
     }
 
     #[test]
