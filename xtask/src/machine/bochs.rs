@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use super::process::Emulator;
 use super::{Console, DiskBus, Kind, Machine, MachineError, Nic, RunFiles};
 
-/// Emulated instructions per emulated second. Of the order of what a host does per real second, so that the guest's timeouts mean what they say.
+/// Emulated instructions per emulated second, which is also the TSC's frequency: of the order of what a host does in a second, so that waiting for a
+/// device costs the guest about what it costs a real one. The CPU model's CPUID leaves 0x15 and 0x16 claim 3.5 GHz whatever is set here; a guest that
+/// believes them has a slow clock, and setting what they claim makes a boot take many minutes, most of it waiting for the UART.
 pub(super) const DEFAULT_IPS: u64 = 200_000_000;
 
 /// The newest CPU model of Bochs 3.0 with all of VMX that Oxen can use.
