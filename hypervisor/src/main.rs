@@ -1,2 +1,298 @@
-//! The Oxen hypervisor.
-fn main() {}
+//! The Oxen hypervisor: the bare-metal binary.
+//!
+//! This file is the table of contents of the boot; each step lives in its own module.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod boot;
+mod console;
+mod cpu;
+mod debug_keys;
+mod domain;
+mod hypercall;
+mod interrupt;
+mod memory;
+mod platform;
+mod stop;
+mod time;
+mod vcpu;
+mod virt;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use oxen_core::apic::{LocalApic, Trigger};
+use oxen_core::cmdline::Options;
+use oxen_core::id::CpuId;
+use spin::Once;
+
+use boot::loader::Loaded;
+use boot::memory_plan;
+use cpu::features::{self, Vendor};
+use cpu::{PerCpu, fpu, smp};
+use domain::{Domain, dom0};
+use interrupt::{io_apic, local_apic};
+use memory::HostPages;
+use platform::{firmware, irq, ports};
+use vcpu::{Running, Wait};
+use virt::svm::Svm;
+use virt::{Backend, StartState, Vcpu, VcpuConfig};
+
+static COMMAND_LINE: Once<String> = Once::new();
+
+/// The hypervisor's command line.
+fn command_line() -> &'static str {
+    COMMAND_LINE.get().map_or("", String::as_str)
+}
+
+/// From the loader's information to dom0: called once, on the boot CPU.
+fn bring_up(loaded: Loaded) -> ! {
+    memory::heap::init();
+    let options = Options::parse(&loaded.command_line);
+    COMMAND_LINE.call_once(|| loaded.command_line.as_str().into());
+    apply_console_options(&options);
+
+    let plan = memory_plan::prepare(&loaded);
+    if let Some(tables) = &loaded.symbols {
+        boot::symbols::keep(tables);
+    }
+    console::stage("memory is managed, page tables are W^X");
+
+    features::enable_on_this_cpu();
+    local_apic::probe();
+    PerCpu::publish(CpuId(0), local_apic::id()).adopt();
+    stop::set_up();
+    console::stage("interrupts and exceptions have handlers");
+
+    let firmware = firmware::read(loaded.rsdp);
+    time::calibrate();
+    local_apic::init_on_this_cpu();
+    local_apic::calibrate();
+    time::read_wall_clock();
+    let (apic, timer) = local_apic::describe();
+    log::info!(
+        "TSC {} kHz, local APIC: {apic}, timer: {timer}",
+        time::khz()
+    );
+    io_apic::init(&firmware.madt.io_apics);
+    irq::init();
+    console::stage("ACPI tables are read, clocks are calibrated");
+
+    let cpus = smp::start(&firmware.madt.cpus);
+    log::info!("{cpus} of {} CPUs are up", firmware.madt.cpus.len());
+    console::stage("all CPUs are up");
+
+    match features::vendor() {
+        Vendor::Amd => run::<Svm>(&options, &loaded, plan),
+        Vendor::Intel => stop::refuse_boot(format_args!("VT-x is not there yet")),
+    }
+}
+
+/// The machine's backend, for the CPUs that come later.
+struct Machine<B: Backend> {
+    backend: B,
+    domain: alloc::sync::Arc<Domain>,
+    start: dom0::Start,
+    port_bitmap: HostPages,
+}
+
+/// What secondary CPUs run once there is a domain, for the backend that was chosen.
+static SECONDARY: Once<fn(CpuId) -> !> = Once::new();
+
+fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) -> ! {
+    let backend = B::probe()
+        .unwrap_or_else(|missing| stop::refuse_boot(format_args!("this CPU lacks {missing}")));
+    enable(&backend, CpuId(0));
+    log::info!("{} with {}", B::NAME, Describe(&backend));
+    console::stage("hardware virtualization is on");
+
+    let kernel = plan.kernel.as_deref().unwrap_or_else(|| {
+        stop::refuse_boot(format_args!(
+            "no dom0 kernel: add a module2 line with the kernel to the boot loader's configuration"
+        ))
+    });
+    let arguments = loaded
+        .modules
+        .first()
+        .map_or("", |module| module.arguments.as_str());
+    let (domain, start) = dom0::build(dom0::Plan {
+        kernel,
+        initrd: plan.initrd.as_deref(),
+        arguments,
+        host_map: &plan.map,
+        reserved: plan.reserved,
+        memory: options.dom0_mem,
+        vcpus: options.dom0_max_vcpus,
+    });
+    drop((plan.kernel, plan.initrd));
+    domain::set_dom0(domain.clone());
+    let (free, total) = memory::frames::usage();
+    log::info!(
+        "dom0: {} MiB, {} vCPUs; {} of {} MiB left for guests",
+        domain.own.lock().total() >> 20,
+        domain.vcpus.len(),
+        free >> 8,
+        total >> 8
+    );
+    let mut port_bitmap = HostPages::new_zeroed(ports::BITMAP / 4096)
+        .unwrap_or_else(|| stop::refuse_boot(format_args!("no memory left for the port bitmap")));
+    ports::fill_bitmap(port_bitmap.bytes_mut(), true);
+    claim_console();
+    console::stage("dom0 is built; it starts now");
+
+    let machine: &'static Machine<B> = alloc::boxed::Box::leak(alloc::boxed::Box::new(Machine {
+        backend,
+        domain,
+        start,
+        port_bitmap,
+    }));
+    MachinePointer::set(machine);
+    SECONDARY.call_once(|| secondary_with::<B>);
+    smp::release();
+    serve(machine, CpuId(0))
+}
+
+/// Entered by each secondary CPU when dom0 has been built.
+fn secondary(cpu: CpuId) -> ! {
+    match SECONDARY.get() {
+        Some(go) => go(cpu),
+        None => stop::halt(),
+    }
+}
+
+/// The machine's address, typed again by the one function that was chosen together with it.
+struct MachinePointer;
+
+static MACHINE: Once<usize> = Once::new();
+
+impl MachinePointer {
+    fn set<B: Backend>(machine: &'static Machine<B>) {
+        MACHINE.call_once(|| core::ptr::from_ref(machine).expose_provenance());
+    }
+
+    fn get<B: Backend>() -> Option<&'static Machine<B>> {
+        let address = *MACHINE.get()?;
+        // SAFETY: `run::<B>` stored the address of a leaked `Machine<B>` and chose `secondary_with::<B>`, the only caller,
+        // with the same B.
+        Some(unsafe { &*core::ptr::with_exposed_provenance(address) })
+    }
+}
+
+fn secondary_with<B: Backend>(cpu: CpuId) -> ! {
+    match MachinePointer::get::<B>() {
+        Some(machine) => {
+            enable(&machine.backend, cpu);
+            serve(machine, cpu)
+        }
+        None => stop::halt(),
+    }
+}
+
+fn enable<B: Backend>(backend: &B, cpu: CpuId) {
+    if let Err(missing) = backend.enable(cpu) {
+        stop::refuse_boot(format_args!("CPU {cpu} lacks {missing}"));
+    }
+}
+
+/// Makes the vCPUs that this CPU runs, and runs them.
+fn serve<B: Backend>(machine: &Machine<B>, cpu: CpuId) -> ! {
+    let domain = &machine.domain;
+    let vcpus: Vec<_> = (0..domain.vcpus.len())
+        .filter(|&index| domain.vcpus[index].cpu == cpu)
+        .map(|index| {
+            new_vcpu(machine, index).unwrap_or_else(|missing| {
+                stop::refuse_boot(format_args!("dom0 vCPU {index}: {missing}"))
+            })
+        })
+        .collect();
+    vcpu::run::serve(vcpus)
+}
+
+fn new_vcpu<B: Backend>(
+    machine: &Machine<B>,
+    index: usize,
+) -> Result<Running<B::Vcpu>, virt::Missing> {
+    let no_memory = || virt::Missing::from("memory").unwrap_or_default();
+    let domain = machine.domain.clone();
+    let apic_page = HostPages::new_zeroed(1).ok_or_else(no_memory)?;
+    let hardware = machine.backend.new_vcpu(VcpuConfig {
+        domain: domain.id,
+        vcpu: domain.vcpus[index].id,
+        nested_root: domain.p2m.lock().root(),
+        port_bitmap: machine.port_bitmap.first().address(),
+        apic_page: apic_page.first().address(),
+        tsc_offset: 0,
+    })?;
+    let mut running = Running {
+        apic: LocalApic::new(apic_page.shared(), index as u32, index == 0),
+        apic_page,
+        domain,
+        index,
+        hardware,
+        gprs: virt::Gprs::default(),
+        fpu: fpu::State::new().ok_or_else(no_memory)?,
+        wait: Wait::Down,
+        yields: false,
+        kept: vcpu::msr::Kept::default(),
+        map_generation: 0,
+        exits: vcpu::exits::Counters::default(),
+    };
+    if index == 0 {
+        running.hardware.load();
+        let dom0::Start { entry, start_info } = machine.start;
+        running.start(StartState::Pvh { entry, start_info });
+        running.hardware.unload();
+    }
+    Ok(running)
+}
+
+fn apply_console_options(options: &Options) {
+    stop::set_no_reboot(options.no_reboot);
+    log::set_max_level(options.log_level);
+    let (settings, on) = match (options.console_com2, options.com2) {
+        (true, Some(com2)) => (Some((com2, console::serial::COM2)), true),
+        _ => (
+            Some((options.com1, console::serial::COM1)),
+            options.console_com1,
+        ),
+    };
+    if let Some((serial, customary)) = settings {
+        console::serial::open(console::serial::LineSettings {
+            base: serial.base.unwrap_or(customary),
+            baud: serial.baud,
+        });
+    }
+    console::set_serial(on);
+    for problem in &options.problems {
+        log::warn!("{problem}");
+    }
+}
+
+/// Serial input comes by interrupt: ISA 4 for COM1 and COM3, 3 for the other two.
+fn claim_console() {
+    let Some(base) = console::serial::base() else {
+        return;
+    };
+    let isa = if matches!(base, 0x2F8 | 0x2E8) { 3 } else { 4 };
+    let (gsi, flags) =
+        firmware::get().map_or((isa.into(), 0), |firmware| firmware.madt.isa_gsi(isa));
+    let trigger = if flags >> 2 & 3 == 3 {
+        Trigger::Level
+    } else {
+        Trigger::Edge
+    };
+    irq::claim_console(gsi, trigger, flags & 3 == 3);
+    console::serial::enable_receive_interrupt();
+    platform::console_input::poll();
+}
+
+/// A backend's description as a displayable value.
+struct Describe<'a, B>(&'a B);
+
+impl<B: Backend> core::fmt::Display for Describe<'_, B> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.describe(f)
+    }
+}

@@ -10,6 +10,7 @@ pub mod acpi;
 pub mod address;
 pub mod apic;
 
+pub mod cmdline;
 pub mod emulate;
 pub mod event;
 pub mod guest_page;

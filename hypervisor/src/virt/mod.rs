@@ -4,7 +4,7 @@
 //! stay below it. Dispatch is static: the boot CPU chooses the backend once, and the vCPU loop is compiled for each.
 
 pub mod svm;
-pub mod vmx;
+// pub mod vmx;
 
 use core::fmt;
 
@@ -176,9 +176,15 @@ pub struct Exception {
 
 impl Exception {
     /// #UD.
-    pub const UNDEFINED_OPCODE: Self = Self { vector: 6, error_code: None };
+    pub const UNDEFINED_OPCODE: Self = Self {
+        vector: 6,
+        error_code: None,
+    };
     /// #GP(0).
-    pub const GENERAL_PROTECTION: Self = Self { vector: 13, error_code: Some(0) };
+    pub const GENERAL_PROTECTION: Self = Self {
+        vector: 13,
+        error_code: Some(0),
+    };
 }
 
 /// Where a vCPU starts.
@@ -259,20 +265,19 @@ pub trait Backend: Sized + Send + Sync + 'static {
 
     /// One line that names the optional features in use.
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result;
-
-    /// Drops this CPU's cached guest-physical translations, after the nested tables of any domain lost or narrowed
-    /// a mapping.
-    fn flush_nested(&self);
 }
 
 /// One vCPU's hardware state. Used only by the CPU that runs it, interrupts disabled.
-pub trait Vcpu {
+pub trait Vcpu: 'static {
     /// The vendor.
     type Backend: Backend;
 
     /// Makes this CPU the one that runs the vCPU (VMCS load; cleared clean bits and ASID). Called before the first
     /// entry and whenever another vCPU ran here in between.
     fn load(&mut self);
+
+    /// Drops this CPU's cached guest-physical translations, after nested tables lost or narrowed a mapping.
+    fn flush_nested(&mut self);
 
     /// Lets go of the CPU, so that another can take its place, here or elsewhere.
     fn unload(&mut self);
@@ -297,6 +302,8 @@ pub trait Vcpu {
     fn set_rflags(&mut self, rflags: u64);
     /// Control registers and EFER.
     fn system(&self) -> SystemRegisters;
+    /// Sets CR2, before a page fault is raised.
+    fn set_cr2(&mut self, cr2: u64);
     /// A segment register with its hidden part.
     fn segment(&self, name: SegmentName) -> Segment;
     /// Current privilege level.

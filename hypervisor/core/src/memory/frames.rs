@@ -145,9 +145,9 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Claims all free frames in a range for good, in the largest blocks; returns how many there were.
-    pub fn take_range(&mut self, first: Mfn, end: Mfn) -> u64 {
-        let mut taken = 0;
+    /// Claims all free frames in a range, in the largest blocks; calls `each` with every block's first frame and number of
+    /// frames. Single frames of them come back with [`Frames::release_part`].
+    pub fn take_range_each(&mut self, first: Mfn, end: Mfn, each: &mut dyn FnMut(Mfn, u64)) {
         let mut at = first.0;
         while at < end.0 {
             let Some((block, order)) = self.find_free_block(at) else {
@@ -155,17 +155,31 @@ impl<'a> Frames<'a> {
                 continue;
             };
             let fits = (end.0 - at).ilog2();
-            let wanted = if at == 0 {
+            let aligned = if at == 0 {
                 fits
             } else {
                 at.trailing_zeros().min(fits)
-            }
-            .min(order);
+            };
+            let wanted = aligned.min(order);
             self.carve(block, order, at, wanted);
-            taken += 1 << wanted;
+            // A taken range has no owner block any more: its frames come back one by one.
+            self.info[at as usize] = FrameInfo::default();
+            each(Mfn(at), 1 << wanted);
             at += 1 << wanted;
         }
-        taken
+    }
+
+    /// Gives back one frame that was claimed by [`Frames::take_range_each`], or that was never handed in.
+    pub fn release_part(&mut self, frame: Mfn) {
+        let known = self
+            .info
+            .get(frame.0 as usize)
+            .is_some_and(|info| info.state() == State::None);
+        if known && self.find_free_block(frame.0).is_none() {
+            self.info[frame.0 as usize] = FrameInfo::allocated(0);
+            // Just marked as allocated with this order.
+            let _ = self.free(frame, 0);
+        }
     }
 
     /// Gives a block back.
@@ -193,6 +207,49 @@ impl<'a> Frames<'a> {
             order += 1;
         }
         self.insert(at, order);
+        Ok(())
+    }
+
+    /// Exactly `count` contiguous frames; given back with [`Frames::free_run`].
+    pub fn allocate_run(&mut self, count: u64) -> Option<Mfn> {
+        let order = count.checked_next_power_of_two()?.trailing_zeros();
+        if count == 0 || order > MAX_ORDER {
+            return None;
+        }
+        let block = self.allocate(order)?;
+        // The block is taken apart into the pieces of the run and what is left over.
+        self.info[block.0 as usize] = FrameInfo::default();
+        let (end, whole) = (block.0 + count, block.0 + (1 << order));
+        let mut at = block.0;
+        while at < whole {
+            let limit = if at < end { end } else { whole };
+            let size = (limit - at).ilog2().min(if at == 0 {
+                MAX_ORDER
+            } else {
+                at.trailing_zeros()
+            });
+            if at < end {
+                self.info[at as usize] = FrameInfo::allocated(size);
+            } else {
+                self.insert(at, size);
+            }
+            at += 1 << size;
+        }
+        Some(block)
+    }
+
+    /// Gives back what [`Frames::allocate_run`] gave.
+    ///
+    /// # Errors
+    /// A part of the run is not allocated.
+    pub fn free_run(&mut self, first: Mfn, count: u64) -> Result<(), FreeError> {
+        let mut at = first;
+        while at.0 < first.0 + count {
+            let info = self.info.get(at.0 as usize).copied().unwrap_or_default();
+            let order = info.order();
+            self.free(at, order)?;
+            at = at + (1 << order);
+        }
         Ok(())
     }
 
@@ -298,13 +355,32 @@ mod tests {
         frames.add(Mfn(0), Mfn(64));
         assert!(frames.take(Mfn(17)));
         assert!(!frames.take(Mfn(17)));
-        assert_eq!(frames.take_range(Mfn(10), Mfn(20)), 9);
-        assert_eq!(frames.free_frames(), 54);
+        let mut taken = 0;
+        frames.take_range_each(Mfn(10), Mfn(20), &mut |_, count| taken += count);
+        assert_eq!((taken, frames.free_frames()), (9, 54));
+        frames.release_part(Mfn(12));
+        frames.release_part(Mfn(12));
+        assert_eq!(frames.free_frames(), 55);
+        assert!(frames.take(Mfn(12)));
         assert!(
             frames
                 .allocate_below(3, Mfn(10))
                 .is_some_and(|block| block.0 + 8 <= 10)
         );
+    }
+
+    #[test]
+    fn a_run_takes_no_more_than_it_has_and_comes_back_whole() {
+        let mut info = vec![FrameInfo::default(); 256];
+        let mut frames = Frames::new(&mut info);
+        frames.add(Mfn(0), Mfn(256));
+        let first = frames.allocate_run(67).expect("frames are left");
+        assert_eq!(frames.free_frames(), 256 - 67);
+        let second = frames.allocate_run(100).expect("frames are left");
+        assert_eq!(frames.free_run(first, 67), Ok(()));
+        assert_eq!(frames.free_run(first, 67), Err(FreeError::NotAllocated));
+        assert_eq!(frames.free_run(second, 100), Ok(()));
+        assert_eq!(frames.allocate(8), Some(Mfn(0)));
     }
 
     proptest! {

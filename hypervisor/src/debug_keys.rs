@@ -1,0 +1,113 @@
+//! Single keys on the serial console that make the hypervisor tell about itself.
+
+use core::sync::atomic::Ordering;
+
+use oxen_core::id::Port;
+
+use crate::console;
+use crate::cpu;
+use crate::domain;
+use crate::memory::{frames, heap};
+use crate::stop::{self, Reason};
+use crate::time;
+
+type Action = fn();
+
+/// Keys, what they show, and how.
+const KEYS: &[(u8, &str, Action)] = &[
+    (b'h', "this help", help),
+    (b'c', "CPUs", show_cpus),
+    (b'd', "domains and their vCPUs", show_domains),
+    (b'e', "event channels", show_events),
+    (b'm', "memory", show_memory),
+    (b't', "time", show_time),
+    (b'R', "reset the machine", || {
+        stop::finish(Reason::Reboot, format_args!("by debug key"))
+    }),
+];
+
+/// Does what a key stands for.
+pub fn press(key: u8) {
+    match KEYS.iter().find(|(known, ..)| *known == key) {
+        Some((_, _, action)) => action(),
+        None if key.is_ascii_graphic() => {
+            console::print(format_args!("no debug key '{}'; h for help\n", key as char))
+        }
+        None => {}
+    }
+}
+
+fn help() {
+    for (key, what, _) in KEYS {
+        console::print(format_args!("'{}' {what}\n", *key as char));
+    }
+}
+
+fn show_cpus() {
+    for cpu in cpu::percpu::all() {
+        console::print(format_args!(
+            "cpu {}: APIC ID {}, {}, {} guest entries, {} interrupts, {} NMIs\n",
+            cpu.id(),
+            cpu.apic_id(),
+            if cpu.idle.load(Ordering::Relaxed) {
+                "idle"
+            } else {
+                "busy"
+            },
+            cpu.entries.load(Ordering::Relaxed),
+            cpu.interrupts.load(Ordering::Relaxed),
+            cpu.nmis.load(Ordering::Relaxed),
+        ));
+    }
+}
+
+fn show_domains() {
+    let Some(dom0) = domain::dom0() else { return };
+    console::print(format_args!(
+        "domain {}: {} KiB, {} table pages\n",
+        dom0.id,
+        dom0.own.lock().total() >> 10,
+        dom0.p2m.lock().tables()
+    ));
+    for vcpu in &dom0.vcpus {
+        console::print(format_args!(
+            "vcpu {} on cpu {}: {}, {:?}, timer {}, upcall {}\n",
+            vcpu.id,
+            vcpu.cpu,
+            if vcpu.is_up() { "up" } else { "down" },
+            vcpu.runstate.lock().state(),
+            vcpu.timer.load(Ordering::Relaxed),
+            dom0.events.upcall_pending(vcpu.id),
+        ));
+    }
+}
+
+fn show_events() {
+    let Some(dom0) = domain::dom0() else { return };
+    dom0.events.for_each(|Port(port), channel, pending| {
+        console::print(format_args!(
+            "port {port}: {:?} to vcpu {}{}\n",
+            channel.status(),
+            channel.notify_vcpu(),
+            if pending { ", pending" } else { "" }
+        ));
+    });
+}
+
+fn show_memory() {
+    let (free, total) = frames::usage();
+    let (used, left) = heap::small_usage();
+    console::print(format_args!(
+        "{} of {} KiB free; small heap: {used} bytes used, {left} free\n",
+        free * 4,
+        total * 4
+    ));
+}
+
+fn show_time() {
+    console::print(format_args!(
+        "system time {} ns, TSC {} kHz\n",
+        time::nanos(),
+        time::khz()
+    ));
+}

@@ -1,0 +1,132 @@
+//! The ends of a vCPU and of a domain, and what is said about them.
+
+use core::fmt;
+
+use oxen_abi::Errno;
+use oxen_abi::sched::reason;
+use oxen_core::address::GuestPhys;
+use oxen_core::emulate::DecodeError;
+
+use crate::console;
+use crate::stop::{self, Reason};
+use crate::vcpu::{Running, Wait};
+use crate::virt::Vcpu;
+
+/// The domain asks to be shut down.
+pub fn shutdown<H: Vcpu>(vcpu: &mut Running<H>, why: u32) -> Result<u64, Errno> {
+    match why {
+        reason::POWEROFF => finish(vcpu, Reason::PowerOff, format_args!("")),
+        reason::REBOOT | reason::SOFT_RESET => finish(vcpu, Reason::Reboot, format_args!("")),
+        reason::CRASH => {
+            report(vcpu, "crashed");
+            finish(
+                vcpu,
+                Reason::Crash,
+                format_args!("dom0 reported its own crash"),
+            )
+        }
+        reason::WATCHDOG => {
+            report(vcpu, "was ended by its watchdog");
+            finish(vcpu, Reason::Crash, format_args!("dom0's watchdog expired"))
+        }
+        // The control domain cannot be suspended: nobody would wake it.
+        _ => Err(Errno::Inval),
+    }
+}
+
+/// A vCPU halted with interrupts off: it is down, and with the last one its domain is off.
+pub fn vcpu_down<H: Vcpu>(vcpu: &mut Running<H>) {
+    vcpu.wait = Wait::Down;
+    vcpu.shared().set_up(false);
+    if vcpu.domain.vcpus.iter().all(|vcpu| !vcpu.is_up()) {
+        finish(vcpu, Reason::PowerOff, format_args!(""));
+    }
+}
+
+/// A triple fault: how old kernels reboot, and how broken ones die.
+pub fn triple_fault<H: Vcpu>(vcpu: &mut Running<H>) {
+    report(vcpu, "had a triple fault");
+    finish(vcpu, Reason::Crash, format_args!("dom0 had a triple fault"));
+}
+
+/// An exit that no handler knows.
+pub fn unexpected<H: Vcpu>(vcpu: &mut Running<H>, code: u64) {
+    report(vcpu, "left guest mode for an unexpected reason");
+    finish(
+        vcpu,
+        Reason::Crash,
+        format_args!("unexpected exit {code:#x} of dom0"),
+    );
+}
+
+/// An access to emulated registers by an instruction that is not emulated.
+pub fn not_emulated<H: Vcpu>(
+    vcpu: &mut Running<H>,
+    address: GuestPhys,
+    bytes: &[u8],
+    error: DecodeError,
+) {
+    console::print(format_args!(
+        "instruction {bytes:02x?} at device address {address}: {error:?}\n"
+    ));
+    report(
+        vcpu,
+        "used an instruction on device memory that is not emulated",
+    );
+    finish(
+        vcpu,
+        Reason::Crash,
+        format_args!("dom0 touched {address} with an instruction that is not emulated"),
+    );
+}
+
+fn finish<H: Vcpu>(vcpu: &Running<H>, reason: Reason, cause: fmt::Arguments<'_>) -> ! {
+    log::debug!("{}", ExitCounts(&vcpu.exits.0));
+    stop::finish(reason, cause)
+}
+
+/// Non-zero exit counts by kind.
+struct ExitCounts<'a>(&'a [u64]);
+
+impl fmt::Display for ExitCounts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("exits:")?;
+        let names = crate::vcpu::exits::NAMES.iter();
+        names
+            .zip(self.0)
+            .filter(|&(_, &count)| count > 0)
+            .try_for_each(|(name, count)| write!(f, " {name} {count},"))
+    }
+}
+
+/// Logs a vCPU's registers.
+fn report<H: Vcpu>(vcpu: &Running<H>, what: &str) {
+    console::print(format_args!(
+        "domain {} vcpu {} {what}\n",
+        vcpu.domain.id,
+        vcpu.shared().id
+    ));
+    let registers = &vcpu.gprs.0;
+    console::print(format_args!(
+        "rip {:#018x} rsp {:#018x} rflags {:#x}\n",
+        vcpu.hardware.rip(),
+        vcpu.hardware.rsp(),
+        vcpu.hardware.rflags()
+    ));
+    const NAMES: [&str; 16] = [
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8 ", "r9 ", "r10", "r11", "r12",
+        "r13", "r14", "r15",
+    ];
+    for (names, values) in NAMES.chunks(4).zip(registers.chunks(4)) {
+        for (name, value) in names.iter().zip(values).filter(|(name, _)| **name != "rsp") {
+            console::print(format_args!("{name} {value:#018x} "));
+        }
+        console::print(format_args!("\n"));
+    }
+    let mut text = arrayvec::ArrayString::<1024>::new();
+    // A dump that does not fit is cut: the lines so far are still worth printing.
+    let _ = vcpu.hardware.dump(&mut text);
+    for line in text.lines() {
+        console::print(format_args!("{line}\n"));
+    }
+}

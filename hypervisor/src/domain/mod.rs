@@ -1,0 +1,287 @@
+//! Domains: what their vCPUs share.
+
+pub mod crash;
+pub mod dom0;
+pub mod p2m;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use oxen_abi::event_channel::Virq;
+use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, param};
+use oxen_abi::shared_info;
+use oxen_core::address::{Gfn, GuestPhys, Mfn, PAGE_SIZE};
+use oxen_core::apic::{Delivery, Destination, Ipi, Trigger};
+use oxen_core::event::{EventChannels, Notify};
+use oxen_core::guest_page::GuestPage;
+use oxen_core::id::{DomainId, VcpuId};
+use oxen_core::memory::p2m::{Kind, MapError};
+use oxen_core::memory::ranges::{MapEntry, RangeSet};
+use oxen_core::time as clock;
+use spin::{Mutex, Once};
+
+use crate::memory::{HostPages, guest_page};
+use crate::time;
+use crate::vcpu::VcpuShared;
+use p2m::DomainP2m;
+
+/// Where a vCPU wants its run states written: up to two physical pieces, as the structure may cross a page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunstateArea {
+    /// Guest-physical address and length of each piece.
+    pub pieces: [(GuestPhys, usize); 2],
+}
+
+/// A domain.
+pub struct Domain {
+    /// Its number.
+    pub id: DomainId,
+    /// Whether it controls the machine.
+    pub privileged: bool,
+    /// Its vCPUs.
+    pub vcpus: Box<[VcpuShared]>,
+    /// Its event channels.
+    pub events: EventChannels,
+    /// Its guest-physical map.
+    pub p2m: Mutex<DomainP2m>,
+    /// RAM that it owns, by guest frame.
+    pub own: Mutex<RangeSet>,
+    /// Its memory map as it may ask for it.
+    pub memory_map: Once<Box<[MapEntry]>>,
+    /// Run-state areas by vCPU.
+    pub runstate_areas: Box<[Mutex<Option<RunstateArea>>]>,
+    /// Pages of its grant table, as far as it has grown.
+    pub grant_frames: Mutex<alloc::vec::Vec<HostPages>>,
+    shared_info: HostPages,
+    shared_info_at: Mutex<Option<Gfn>>,
+    params: [AtomicU64; param::COUNT as usize],
+}
+
+static DOM0: Once<Arc<Domain>> = Once::new();
+
+/// The control domain, once it is built.
+pub fn dom0() -> Option<&'static Arc<Domain>> {
+    DOM0.get()
+}
+
+/// Makes the control domain known.
+pub fn set_dom0(domain: Arc<Domain>) {
+    DOM0.call_once(|| domain);
+}
+
+impl Domain {
+    /// A domain with the given vCPUs, an empty map and no memory. `None` without memory for its own pages.
+    pub fn new(
+        id: DomainId,
+        privileged: bool,
+        vcpus: Box<[VcpuShared]>,
+        p2m: DomainP2m,
+    ) -> Option<Self> {
+        const EVENT_CHANNELS: u32 = 4096;
+        let shared_info = HostPages::new_zeroed(1)?;
+        let events = EventChannels::new(id, shared_info.shared(), vcpus.len(), EVENT_CHANNELS);
+        let domain = Self {
+            id,
+            privileged,
+            events,
+            p2m: Mutex::new(p2m),
+            own: Mutex::new(RangeSet::new()),
+            memory_map: Once::new(),
+            runstate_areas: vcpus.iter().map(|_| Mutex::new(None)).collect(),
+            grant_frames: Mutex::new(alloc::vec::Vec::new()),
+            vcpus,
+            shared_info,
+            shared_info_at: Mutex::new(None),
+            params: [const { AtomicU64::new(0) }; param::COUNT as usize],
+        };
+        domain.publish_wallclock();
+        for vcpu in &domain.vcpus {
+            domain.publish_time(vcpu.id);
+        }
+        Some(domain)
+    }
+
+    /// Reads guest-physical memory; false if a part of it is no memory.
+    pub fn read_physical(&self, address: GuestPhys, into: &mut [u8]) -> bool {
+        self.each_page(address, into.len(), false, |page, offset, range| {
+            page.read(offset, &mut into[range])
+        })
+    }
+
+    /// Writes guest-physical memory; false if a part of it is no memory that the domain may write.
+    pub fn write_physical(&self, address: GuestPhys, from: &[u8]) -> bool {
+        self.each_page(address, from.len(), true, |page, offset, range| {
+            page.write(offset, &from[range])
+        })
+    }
+
+    fn each_page(
+        &self,
+        address: GuestPhys,
+        length: usize,
+        write: bool,
+        mut access: impl FnMut(GuestPage, usize, core::ops::Range<usize>),
+    ) -> bool {
+        let mut done = 0;
+        while done < length {
+            let Some(at) = address.checked_add(done as u64) else {
+                return false;
+            };
+            let Some(page) = self.page(at.frame(), write) else {
+                return false;
+            };
+            let part = (PAGE_SIZE - at.page_offset()).min(length - done);
+            access(page, at.page_offset(), done..done + part);
+            done += part;
+        }
+        true
+    }
+
+    /// The memory behind a guest frame.
+    pub fn page(&self, gfn: Gfn, write: bool) -> Option<GuestPage> {
+        let mapping = self.p2m.lock().lookup(gfn)?;
+        if !mapping.kind.is_memory() || (write && !mapping.kind.writable()) {
+            return None;
+        }
+        guest_page(mapping.frame)
+    }
+
+    /// The vector of the event-channel callback, if the guest has asked for one.
+    pub fn callback_vector(&self) -> Option<u8> {
+        let value = self.param(param::CALLBACK_IRQ);
+        (value >> 56 == CALLBACK_TYPE_VECTOR).then_some(value as u8)
+    }
+
+    /// A parameter's value; 0 if it was never set.
+    pub fn param(&self, index: u32) -> u64 {
+        self.params
+            .get(index as usize)
+            .map_or(0, |param| param.load(Ordering::Acquire))
+    }
+
+    /// Sets a parameter.
+    pub fn set_param(&self, index: u32, value: u64) {
+        if let Some(param) = self.params.get(index as usize) {
+            param.store(value, Ordering::Release);
+        }
+    }
+
+    /// Shows the vCPU the time.
+    pub fn publish_time(&self, vcpu: VcpuId) {
+        let now = time::vcpu_time();
+        if let Some((page, offset)) = self.events.vcpu_info(vcpu).and_then(|info| info.place()) {
+            clock::publish(&page, offset + shared_info::vcpu_info::TIME, &now);
+        }
+    }
+
+    /// Shows the domain the wall clock.
+    pub fn publish_wallclock(&self) {
+        clock::publish_wallclock(
+            &self.shared_info.shared(),
+            shared_info::WALLCLOCK,
+            time::utc_at_zero(),
+        );
+    }
+
+    /// Writes a vCPU's run states where the guest asked for them.
+    pub fn publish_runstate(&self, index: usize) {
+        let Some(area) = self.runstate_areas.get(index).and_then(|area| *area.lock()) else {
+            return;
+        };
+        let Some(vcpu) = self.vcpus.get(index) else {
+            return;
+        };
+        let bytes = vcpu.runstate.lock().to_bytes();
+        let mut done = 0;
+        for (address, length) in area.pieces {
+            self.write_physical(address, &bytes[done..done + length]);
+            done += length;
+        }
+    }
+
+    /// Maps the shared information page at `gfn`, in place of where it was.
+    ///
+    /// # Errors
+    /// The map cannot be changed.
+    pub fn map_shared_info(&self, gfn: Gfn) -> Result<(), MapError> {
+        let mut place = self.shared_info_at.lock();
+        let frame = self.shared_info.first();
+        self.p2m.lock().replace(gfn, frame, Kind::Shared)?;
+        if let Some(old) = place.replace(gfn).filter(|&old| old != gfn) {
+            self.p2m.lock().unmap(old, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Maps a frame of the hypervisor's at `gfn`; the RAM that was there stays the domain's but is out of its reach.
+    ///
+    /// # Errors
+    /// The map cannot be changed.
+    pub fn map_shared(&self, gfn: Gfn, frame: Mfn) -> Result<(), MapError> {
+        self.p2m.lock().replace(gfn, frame, Kind::Shared)
+    }
+
+    /// Sends what a vCPU's local APIC asked for.
+    pub fn send_ipi(&self, sender: usize, ipi: &Ipi) {
+        for (index, vcpu) in self.vcpus.iter().enumerate() {
+            let addressed = match ipi.destination {
+                Destination::Own => index == sender,
+                Destination::Others => index != sender,
+                destination => vcpu.identity.lock().matches(destination),
+            };
+            if !addressed {
+                continue;
+            }
+            match ipi.delivery {
+                Delivery::Fixed => self.post(vcpu, ipi.vector, Trigger::Edge),
+                Delivery::LowestPriority => {
+                    self.post(vcpu, ipi.vector, Trigger::Edge);
+                    return;
+                }
+                Delivery::Nmi => vcpu.post_nmi(),
+                Delivery::Init => vcpu.post_init(),
+                Delivery::Startup => vcpu.post_startup(ipi.vector),
+            }
+        }
+    }
+
+    /// Delivers an interrupt to whom it is addressed.
+    pub fn deliver(&self, message: &oxen_core::apic::io::Message) {
+        for vcpu in self
+            .vcpus
+            .iter()
+            .filter(|vcpu| vcpu.identity.lock().matches(message.destination))
+        {
+            match message.delivery {
+                Delivery::Nmi => vcpu.post_nmi(),
+                Delivery::Fixed | Delivery::LowestPriority => {
+                    self.post(vcpu, message.vector, message.trigger)
+                }
+                Delivery::Init | Delivery::Startup => {}
+            }
+            if message.delivery == Delivery::LowestPriority {
+                return;
+            }
+        }
+    }
+
+    /// Raises a global virtual interrupt.
+    pub fn raise_global_virq(&self, virq: Virq) {
+        self.events.raise_virq(VcpuId(0), virq, self);
+    }
+
+    fn post(&self, vcpu: &VcpuShared, vector: u8, trigger: Trigger) {
+        if vcpu.posted.post(vector, trigger) {
+            vcpu.kick();
+        }
+    }
+}
+
+impl Notify for Domain {
+    fn notify(&self, vcpu: VcpuId) {
+        if let Some(vcpu) = self.vcpus.get(vcpu.index()) {
+            vcpu.kick();
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A domain's guest-physical map on this machine, with the flushes that its changes need.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use oxen_core::address::{Gfn, Mfn};
+use oxen_core::memory::p2m::{Format, Kind, MapError, Mapping, P2m, TableMemory};
+
+use crate::cpu;
+use crate::interrupt::{local_apic, vectors};
+use crate::memory::{frames, layout};
+
+/// Table frames from the machine's allocator.
+pub struct Tables;
+
+impl TableMemory for Tables {
+    fn allocate(&mut self) -> Option<Mfn> {
+        frames::allocate_zeroed()
+    }
+
+    fn release(&mut self, table: Mfn) {
+        frames::free(table, 0);
+    }
+
+    fn read(&self, table: Mfn, slot: usize) -> u64 {
+        // SAFETY: tables come from `allocate`, lie in the direct map, and slots are below 512; the CPU may set accessed
+        // bits at the same time, hence volatile.
+        unsafe {
+            layout::direct_map_frame(table)
+                .cast::<u64>()
+                .add(slot)
+                .read_volatile()
+        }
+    }
+
+    fn write(&mut self, table: Mfn, slot: usize, entry: u64) {
+        // SAFETY: as for `read`; the map's lock makes this the only writer.
+        unsafe {
+            layout::direct_map_frame(table)
+                .cast::<u64>()
+                .add(slot)
+                .write_volatile(entry)
+        }
+    }
+}
+
+/// Grows with every change that cached translations must not outlive.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// The number that a CPU compares before it enters a guest: if it has changed, cached translations are dropped first.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::SeqCst)
+}
+
+/// The map and its flushes.
+pub struct DomainP2m(P2m<Tables>);
+
+impl DomainP2m {
+    /// An empty map; `None` without memory for its root.
+    pub fn new(format: Format, gigabyte_pages: bool) -> Option<Self> {
+        P2m::new(format, Tables, gigabyte_pages).map(Self)
+    }
+
+    /// Frame of the root table.
+    pub const fn root(&self) -> Mfn {
+        self.0.root()
+    }
+
+    /// Frames that the tables take.
+    pub const fn tables(&self) -> u64 {
+        self.0.tables()
+    }
+
+    /// What a guest frame leads to.
+    pub fn lookup(&self, gfn: Gfn) -> Option<Mapping> {
+        self.0.lookup(gfn)
+    }
+
+    /// Maps where nothing is mapped.
+    ///
+    /// # Errors
+    /// See [`P2m::map`].
+    pub fn map(&mut self, gfn: Gfn, mfn: Mfn, count: u64, kind: Kind) -> Result<(), MapError> {
+        self.0.map(gfn, mfn, count, kind)
+    }
+
+    /// Maps one frame in place of whatever is there.
+    ///
+    /// # Errors
+    /// See [`P2m::map`].
+    pub fn replace(&mut self, gfn: Gfn, mfn: Mfn, kind: Kind) -> Result<(), MapError> {
+        let was_mapped = self.0.lookup(gfn).is_some();
+        self.0.map(gfn, mfn, 1, kind)?;
+        if was_mapped {
+            flush_all();
+        }
+        Ok(())
+    }
+
+    /// Makes guest frames lead nowhere.
+    ///
+    /// # Errors
+    /// See [`P2m::unmap`].
+    pub fn unmap(&mut self, gfn: Gfn, count: u64) -> Result<(), MapError> {
+        self.0.unmap(gfn, count)?;
+        flush_all();
+        Ok(())
+    }
+}
+
+/// Returns when no CPU can use a translation from before any more: those in guest mode are made to leave it, those not
+/// in guest mode will see the new generation before they enter.
+fn flush_all() {
+    GENERATION.fetch_add(1, Ordering::SeqCst);
+    let me = cpu::current().id();
+    for other in cpu::percpu::all().filter(|other| other.id() != me) {
+        if !other.in_guest.load(Ordering::SeqCst) {
+            continue;
+        }
+        local_apic::send(other.apic_id(), vectors::ATTENTION);
+        let entries = other.entries.load(Ordering::SeqCst);
+        while other.in_guest.load(Ordering::SeqCst)
+            && other.entries.load(Ordering::SeqCst) == entries
+        {
+            core::hint::spin_loop();
+        }
+    }
+}

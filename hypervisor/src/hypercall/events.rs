@@ -1,0 +1,133 @@
+//! `event_channel_op`.
+
+use core::sync::atomic::AtomicU64;
+
+use oxen_abi::Errno;
+use oxen_abi::event_channel::{Virq, cmd};
+use oxen_core::event::Status;
+use oxen_core::id::{DomainId, Port, VcpuId};
+
+use super::arguments::{Argument, own_domain};
+use super::{Arguments, Outcome, unknown_operation};
+use crate::vcpu::Running;
+use crate::virt::Vcpu;
+
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
+
+/// Dispatches on the command.
+pub fn event_channel_op<H: Vcpu>(
+    vcpu: &mut Running<H>,
+    &[command, pointer, ..]: &Arguments,
+) -> Outcome {
+    match command {
+        cmd::SEND => {
+            let domain = &*vcpu.domain;
+            domain.events.send(port(vcpu, pointer)?, domain).map(|_| 0)
+        }
+        cmd::UNMASK => {
+            let domain = &*vcpu.domain;
+            domain
+                .events
+                .unmask(port(vcpu, pointer)?, domain)
+                .map(|()| 0)
+        }
+        cmd::BIND_VIRQ => bind_virq(vcpu, pointer),
+        cmd::BIND_IPI => bind_ipi(vcpu, pointer),
+        cmd::BIND_VCPU => bind_vcpu(vcpu, pointer),
+        cmd::ALLOC_UNBOUND => alloc_unbound(vcpu, pointer),
+        cmd::BIND_INTERDOMAIN => bind_interdomain(vcpu, pointer),
+        cmd::CLOSE => vcpu.domain.events.close(port(vcpu, pointer)?).map(|_| 0),
+        cmd::STATUS => status(vcpu, pointer),
+        cmd::RESET => {
+            own_domain(vcpu, Argument::<2>::read(vcpu, pointer)?.u16(0))?;
+            vcpu.domain.events.reset();
+            Ok(0)
+        }
+        // The FIFO ABI and what comes with it: guests fall back to the 2-level one.
+        cmd::INIT_CONTROL | cmd::EXPAND_ARRAY | cmd::SET_PRIORITY | cmd::BIND_PIRQ => {
+            Err(Errno::NoSys)
+        }
+        _ => unknown_operation(&UNKNOWN, "event_channel_op", command),
+    }
+}
+
+fn port<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Result<Port, Errno> {
+    Argument::<4>::read(vcpu, pointer).map(|argument| Port(argument.u32(0)))
+}
+
+fn vcpu_id(number: u32) -> Result<VcpuId, Errno> {
+    u16::try_from(number).map(VcpuId).map_err(|_| Errno::NoEnt)
+}
+
+fn bind_virq<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let mut argument = Argument::<12>::read(vcpu, pointer)?;
+    let port = vcpu
+        .domain
+        .events
+        .bind_virq(Virq(argument.u32(0)), vcpu_id(argument.u32(4))?)?;
+    argument.set_u32(8, port.0);
+    argument.write(vcpu, pointer).map(|()| 0)
+}
+
+fn bind_ipi<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let mut argument = Argument::<8>::read(vcpu, pointer)?;
+    let port = vcpu.domain.events.bind_ipi(vcpu_id(argument.u32(0))?)?;
+    argument.set_u32(4, port.0);
+    argument.write(vcpu, pointer).map(|()| 0)
+}
+
+fn bind_vcpu<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<8>::read(vcpu, pointer)?;
+    vcpu.domain
+        .events
+        .bind_vcpu(Port(argument.u32(0)), vcpu_id(argument.u32(4))?)
+        .map(|()| 0)
+}
+
+fn alloc_unbound<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let mut argument = Argument::<8>::read(vcpu, pointer)?;
+    own_domain(vcpu, argument.u16(0))?;
+    let remote = resolve(vcpu, argument.u16(2));
+    let port = vcpu.domain.events.alloc_unbound(remote)?;
+    argument.set_u32(4, port.0);
+    argument.write(vcpu, pointer).map(|()| 0)
+}
+
+fn bind_interdomain<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let mut argument = Argument::<12>::read(vcpu, pointer)?;
+    // Only the control domain exists so far: a channel leads from it to itself.
+    own_domain(vcpu, argument.u16(0))?;
+    let domain = &*vcpu.domain;
+    let port = domain
+        .events
+        .bind_interdomain(&domain.events, Port(argument.u32(4)), domain)?;
+    argument.set_u32(8, port.0);
+    argument.write(vcpu, pointer).map(|()| 0)
+}
+
+fn status<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let mut argument = Argument::<24>::read(vcpu, pointer)?;
+    own_domain(vcpu, argument.u16(0))?;
+    let (number, target, status) = vcpu.domain.events.status(Port(argument.u32(4)))?;
+    argument.set_u32(8, number);
+    argument.set_u32(12, target.0.into());
+    match status {
+        Status::Unbound(remote) => argument.set_u16(16, remote.0),
+        Status::Interdomain(peer) => {
+            argument.set_u16(16, peer.domain.0);
+            argument.set_u32(20, peer.port.0);
+        }
+        Status::Virq(virq) => argument.set_u32(16, virq.0),
+        Status::Ipi | Status::Closed => {}
+    }
+    argument.write(vcpu, pointer).map(|()| 0)
+}
+
+/// A domain number in which `DOMID_SELF` stands for the caller.
+fn resolve<H: Vcpu>(vcpu: &Running<H>, domain: u16) -> DomainId {
+    if DomainId(domain) == DomainId::SELF {
+        vcpu.domain.id
+    } else {
+        DomainId(domain)
+    }
+}

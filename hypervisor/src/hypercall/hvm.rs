@@ -1,0 +1,70 @@
+//! `hvm_op`: parameters and upcalls.
+
+use core::sync::atomic::AtomicU64;
+
+use oxen_abi::Errno;
+use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, cmd, param};
+
+use super::arguments::{Argument, own_domain, write_bytes};
+use super::{Arguments, Outcome, unknown_operation};
+use crate::vcpu::Running;
+use crate::virt::Vcpu;
+
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
+/// Lowest vector that is not an exception.
+const LOWEST_VECTOR: u64 = 0x10;
+
+/// Dispatches on the command.
+pub fn hvm_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Arguments) -> Outcome {
+    match command {
+        cmd::SET_PARAM => set_param(vcpu, pointer),
+        cmd::GET_PARAM => get_param(vcpu, pointer),
+        // CPUID does not offer it; guests use the domain-wide callback.
+        cmd::SET_EVTCHN_UPCALL_VECTOR => Err(Errno::NoSys),
+        _ => unknown_operation(&UNKNOWN, "hvm_op", command),
+    }
+}
+
+fn set_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<16>::read(vcpu, pointer)?;
+    own_domain(vcpu, argument.u16(0))?;
+    let (index, value) = (argument.u32(4), argument.u64(8));
+    check_index(index)?;
+    if !param::GUEST_WRITABLE.contains(&index) {
+        return Err(Errno::Perm);
+    }
+    let is_vector = value >> 56 == CALLBACK_TYPE_VECTOR;
+    if index == param::CALLBACK_IRQ && is_vector && value & 0xFF < LOWEST_VECTOR {
+        return Err(Errno::Inval);
+    }
+    vcpu.domain.set_param(index, value);
+    if index == param::CALLBACK_IRQ {
+        // What is pending already must be announced the new way.
+        vcpu.domain.vcpus.iter().for_each(|vcpu| vcpu.kick());
+    }
+    Ok(0)
+}
+
+fn get_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<16>::read(vcpu, pointer)?;
+    own_domain(vcpu, argument.u16(0))?;
+    let index = argument.u32(4);
+    check_index(index)?;
+    if !param::GUEST_WRITABLE.contains(&index) && !param::GUEST_READABLE.contains(&index) {
+        return Err(Errno::Perm);
+    }
+    write_bytes(
+        vcpu,
+        pointer.wrapping_add(8),
+        &vcpu.domain.param(index).to_le_bytes(),
+    )?;
+    Ok(0)
+}
+
+fn check_index(index: u32) -> Result<(), Errno> {
+    if index >= param::COUNT || param::DEPRECATED.contains(&index) {
+        Err(Errno::Inval)
+    } else {
+        Ok(())
+    }
+}

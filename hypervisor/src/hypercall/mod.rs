@@ -1,0 +1,187 @@
+//! Hypercalls: one table, one way in and out.
+//!
+//! An operation gets the caller and five arguments, checks them and returns a value or an errno; the encoding into
+//! registers, privilege, and the note about unknown numbers happen here.
+
+pub mod arguments;
+pub mod console;
+pub mod events;
+pub mod grants;
+pub mod hvm;
+pub mod memory;
+pub mod page;
+pub mod physdev;
+pub mod platform;
+pub mod sched;
+pub mod vcpu;
+pub mod version;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use oxen_abi::{Errno, numbers};
+
+use crate::vcpu::Running;
+use crate::vcpu::exits::skip;
+use crate::virt::{Gprs, SegmentName, Vcpu};
+
+/// A hypercall's arguments as the guest passed them.
+pub type Arguments = [u64; 5];
+
+/// What an operation returns.
+pub type Outcome = Result<u64, Errno>;
+
+/// An operation.
+type Handler<H> = fn(&mut Running<H>, &Arguments) -> Outcome;
+
+/// An entry of the table.
+struct Entry<H> {
+    number: u64,
+    name: &'static str,
+    privileged: bool,
+    handler: Handler<H>,
+}
+
+const fn entry<H>(number: u64, name: &'static str, handler: Handler<H>) -> Entry<H> {
+    Entry {
+        number,
+        name,
+        privileged: false,
+        handler,
+    }
+}
+
+const fn privileged<H>(number: u64, name: &'static str, handler: Handler<H>) -> Entry<H> {
+    Entry {
+        number,
+        name,
+        privileged: true,
+        handler,
+    }
+}
+
+struct Table<H>(core::marker::PhantomData<H>);
+
+impl<H: Vcpu> Table<H> {
+    /// The most frequent first.
+    const ENTRIES: &'static [Entry<H>] = &[
+        entry(
+            numbers::EVENT_CHANNEL_OP,
+            "event_channel_op",
+            events::event_channel_op,
+        ),
+        entry(numbers::VCPU_OP, "vcpu_op", vcpu::vcpu_op),
+        entry(numbers::SCHED_OP, "sched_op", sched::sched_op),
+        entry(numbers::XEN_VERSION, "xen_version", version::xen_version),
+        entry(numbers::MEMORY_OP, "memory_op", memory::memory_op),
+        entry(
+            numbers::GRANT_TABLE_OP,
+            "grant_table_op",
+            grants::grant_table_op,
+        ),
+        entry(numbers::HVM_OP, "hvm_op", hvm::hvm_op),
+        entry(numbers::SET_TIMER_OP, "set_timer_op", vcpu::set_timer_op),
+        entry(numbers::VM_ASSIST, "vm_assist", vcpu::vm_assist),
+        privileged(numbers::CONSOLE_IO, "console_io", console::console_io),
+        privileged(numbers::PHYSDEV_OP, "physdev_op", physdev::physdev_op),
+        privileged(numbers::PLATFORM_OP, "platform_op", platform::platform_op),
+    ];
+}
+
+/// Handles the vendor's own hypercall instruction.
+pub fn handle<H: Vcpu>(vcpu: &mut Running<H>) {
+    run(vcpu);
+    skip(vcpu);
+}
+
+/// Handles the other vendor's instruction, of `length` bytes.
+pub fn handle_with_length<H: Vcpu>(vcpu: &mut Running<H>, length: u8) {
+    run(vcpu);
+    vcpu.hardware.skip(length);
+}
+
+fn run<H: Vcpu>(vcpu: &mut Running<H>) {
+    let long = is_long_mode(vcpu);
+    let registers = &vcpu.gprs.0;
+    // Linux's order of arguments, in 64-bit and in 32-bit mode (xen/arch-x86/xen-x86_64.h, xen-x86_32.h).
+    let (number, arguments) = if long {
+        (
+            registers[Gprs::RAX],
+            [
+                registers[Gprs::RDI],
+                registers[Gprs::RSI],
+                registers[Gprs::RDX],
+                registers[10],
+                registers[8],
+            ],
+        )
+    } else {
+        let low = |index: usize| registers[index] & 0xFFFF_FFFF;
+        (
+            low(Gprs::RAX),
+            [
+                low(Gprs::RBX),
+                low(Gprs::RCX),
+                low(Gprs::RDX),
+                low(Gprs::RSI),
+                low(Gprs::RDI),
+            ],
+        )
+    };
+    let result = if vcpu.hardware.cpl() == 0 {
+        dispatch(vcpu, number, &arguments)
+    } else {
+        Err(Errno::Perm)
+    };
+    let value = result.unwrap_or_else(Errno::encode);
+    vcpu.gprs.0[Gprs::RAX] = if long { value } else { value & 0xFFFF_FFFF };
+}
+
+fn dispatch<H: Vcpu>(vcpu: &mut Running<H>, number: u64, arguments: &Arguments) -> Outcome {
+    let Some(entry) = Table::<H>::ENTRIES
+        .iter()
+        .find(|entry| entry.number == number)
+    else {
+        note_unknown(number);
+        return Err(Errno::NoSys);
+    };
+    if entry.privileged && !vcpu.domain.privileged {
+        return Err(Errno::Perm);
+    }
+    let result = (entry.handler)(vcpu, arguments);
+    if let Err(error) = result {
+        log::debug!(
+            "domain {} vcpu {}: {}({:#x}, {:#x}, …): {error:?}",
+            vcpu.domain.id,
+            vcpu.shared().id,
+            entry.name,
+            arguments[0],
+            arguments[1]
+        );
+    }
+    result
+}
+
+/// Says once for each number that a guest uses something we do not have.
+fn note_unknown(number: u64) {
+    static NOTED: AtomicU64 = AtomicU64::new(0);
+    let bit = 1 << number.min(63);
+    if NOTED.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        log::info!("hypercall {number} is not known: -ENOSYS");
+    }
+}
+
+/// Says once for each sub-operation (by a name that stands for its hypercall) that we do not have it.
+fn unknown_operation(seen: &AtomicU64, name: &str, command: u64) -> Outcome {
+    let bit = 1 << command.min(63);
+    if seen.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        log::info!("{name} {command} is not known: -ENOSYS");
+    }
+    Err(Errno::NoSys)
+}
+
+fn is_long_mode<H: Vcpu>(vcpu: &Running<H>) -> bool {
+    const EFER_LMA: u64 = 1 << 10;
+    const LONG: u32 = 1 << 13;
+    vcpu.hardware.system().efer & EFER_LMA != 0
+        && vcpu.hardware.segment(SegmentName::Cs).attributes & LONG != 0
+}

@@ -1,0 +1,121 @@
+//! `vcpu_op`, and the small calls about the calling vCPU: `set_timer_op`, `vm_assist`.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use oxen_abi::vcpu::{RUNSTATE_SIZE, cmd};
+use oxen_abi::{Errno, numbers};
+use oxen_core::address::{Gfn, GuestLinear, PAGE_SIZE};
+use oxen_core::id::VcpuId;
+use oxen_core::memory::walk::Access;
+
+use super::arguments::{Argument, write_bytes};
+use super::{Arguments, Outcome, unknown_operation};
+use crate::domain::RunstateArea;
+use crate::memory::guest;
+use crate::vcpu::Running;
+use crate::virt::Vcpu;
+
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
+
+/// Dispatches on the command.
+pub fn vcpu_op<H: Vcpu>(
+    vcpu: &mut Running<H>,
+    &[command, target, pointer, ..]: &Arguments,
+) -> Outcome {
+    let index = usize::try_from(target).map_err(|_| Errno::NoEnt)?;
+    let shared = vcpu.domain.vcpus.get(index).ok_or(Errno::NoEnt)?;
+    let own = index == vcpu.index;
+    match command {
+        cmd::SET_SINGLESHOT_TIMER if own => {
+            let timeout = Argument::<16>::read(vcpu, pointer)?.u64(0);
+            // 0 stands for a stopped timer: a deadline at the dawn of time is one that has passed.
+            shared.timer.store(timeout.max(1), Ordering::Relaxed);
+            Ok(0)
+        }
+        cmd::STOP_SINGLESHOT_TIMER if own => {
+            shared.timer.store(0, Ordering::Relaxed);
+            Ok(0)
+        }
+        cmd::SET_SINGLESHOT_TIMER | cmd::STOP_SINGLESHOT_TIMER => Err(Errno::Inval),
+        // There are no periodic timers.
+        cmd::STOP_PERIODIC_TIMER => Ok(0),
+        cmd::REGISTER_VCPU_INFO => register_vcpu_info(vcpu, index, pointer),
+        cmd::REGISTER_RUNSTATE_AREA => register_runstate(vcpu, index, pointer),
+        // Without it guests read the clock by a system call instead of in user space.
+        cmd::REGISTER_VCPU_TIME_AREA => Err(Errno::NoSys),
+        cmd::GET_RUNSTATE_INFO => {
+            let bytes = shared.runstate.lock().to_bytes();
+            write_bytes(vcpu, pointer, &bytes).map(|()| 0)
+        }
+        cmd::IS_UP => Ok(shared.is_up().into()),
+        cmd::UP if shared.is_up() => Ok(0),
+        // Guests start their vCPUs by INIT and SIPI; one that never was has nowhere to start.
+        cmd::UP => Err(Errno::Inval),
+        cmd::DOWN => {
+            shared.post_init();
+            Ok(0)
+        }
+        cmd::SEND_NMI => {
+            shared.post_nmi();
+            Ok(0)
+        }
+        _ => unknown_operation(&UNKNOWN, "vcpu_op", command),
+    }
+}
+
+/// `set_timer_op`: the calling vCPU's timer, 0 to stop it.
+pub fn set_timer_op<H: Vcpu>(vcpu: &mut Running<H>, &[timeout, ..]: &Arguments) -> Outcome {
+    vcpu.shared().timer.store(timeout, Ordering::Relaxed);
+    Ok(0)
+}
+
+/// `vm_assist`: only the run-state update flag has a meaning here, and updates are whole anyway: they happen while the
+/// vCPU is not running, or on its own CPU.
+pub fn vm_assist<H: Vcpu>(_: &mut Running<H>, &[_, kind, ..]: &Arguments) -> Outcome {
+    if kind == numbers::VMASST_RUNSTATE_UPDATE_FLAG {
+        Err(Errno::NoSys)
+    } else {
+        Err(Errno::Inval)
+    }
+}
+
+fn register_vcpu_info<H: Vcpu>(vcpu: &Running<H>, index: usize, pointer: u64) -> Outcome {
+    let argument = Argument::<16>::read(vcpu, pointer)?;
+    let domain = &*vcpu.domain;
+    let page = domain
+        .page(Gfn(argument.u64(0)), true)
+        .ok_or(Errno::Inval)?;
+    let id = VcpuId(index as u16);
+    domain
+        .events
+        .register_vcpu_info(id, page, argument.u32(8) as usize, domain)?;
+    domain.publish_time(id);
+    Ok(0)
+}
+
+/// The area is given by its linear address, which is translated once: Linux keeps it in memory that never moves.
+fn register_runstate<H: Vcpu>(vcpu: &Running<H>, index: usize, pointer: u64) -> Outcome {
+    let address = Argument::<8>::read(vcpu, pointer)?.u64(0);
+    let slot = vcpu.domain.runstate_areas.get(index).ok_or(Errno::NoEnt)?;
+    if address == 0 {
+        *slot.lock() = None;
+        return Ok(0);
+    }
+    let first_length = (PAGE_SIZE - (address as usize & (PAGE_SIZE - 1))).min(RUNSTATE_SIZE);
+    let translate = |linear: u64| {
+        guest::translate(vcpu, GuestLinear(linear), Access::SUPERVISOR_WRITE)
+            .map_err(|_| Errno::Fault)
+    };
+    let first = translate(address)?;
+    let rest = RUNSTATE_SIZE - first_length;
+    let second = if rest > 0 {
+        translate(address.wrapping_add(first_length as u64))?
+    } else {
+        first
+    };
+    *slot.lock() = Some(RunstateArea {
+        pieces: [(first, first_length), (second, rest)],
+    });
+    vcpu.domain.publish_runstate(index);
+    Ok(0)
+}

@@ -1,0 +1,133 @@
+//! The machine's frames, behind one lock.
+
+use oxen_core::address::{Mfn, PAGE_SIZE};
+use oxen_core::memory::frames::{FrameInfo, Frames};
+use spin::{Mutex, Once};
+
+use super::layout;
+
+static FRAMES: Mutex<Option<Frames<'static>>> = Mutex::new(None);
+static RAM: Once<oxen_core::memory::ranges::RangeSet> = Once::new();
+
+/// Bytes of state for frames below `end`.
+pub const fn storage_size(end: Mfn) -> u64 {
+    (end.0 * size_of::<FrameInfo>() as u64).next_multiple_of(PAGE_SIZE as u64)
+}
+
+/// Starts the allocator with its state at `storage`, and nothing free.
+///
+/// # Safety
+/// `storage` is RAM in the direct map of `storage_size(end)` bytes that nothing else uses.
+pub unsafe fn init(storage: oxen_core::address::HostPhys, end: Mfn) {
+    let pointer = layout::direct_map(storage);
+    // SAFETY: by the caller's promise; zero is a valid FrameInfo.
+    let info = unsafe {
+        pointer.write_bytes(0, storage_size(end) as usize);
+        core::slice::from_raw_parts_mut(pointer.cast::<FrameInfo>(), end.0 as usize)
+    };
+    *FRAMES.lock() = Some(Frames::new(info));
+}
+
+/// Hands in frames that nobody uses.
+pub fn add(first: Mfn, end: Mfn) {
+    with(|frames| frames.add(first, end));
+}
+
+/// Remembers which physical ranges are RAM, for [`is_ram`].
+pub fn set_ram(ram: oxen_core::memory::ranges::RangeSet) {
+    RAM.call_once(|| ram);
+}
+
+/// Whether the frame is RAM of the machine, in the direct map.
+pub fn is_ram(frame: Mfn) -> bool {
+    RAM.get().is_some_and(|ram| ram.contains(frame.address().0))
+}
+
+/// A block of 2^order frames.
+pub fn allocate(order: u32) -> Option<Mfn> {
+    with(|frames| frames.allocate(order)).flatten()
+}
+
+/// Exactly `count` contiguous frames.
+pub fn allocate_run(count: u64) -> Option<Mfn> {
+    with(|frames| frames.allocate_run(count)).flatten()
+}
+
+/// Gives a run back.
+pub fn free_run(first: Mfn, count: u64) {
+    if let Some(Err(error)) = with(|frames| frames.free_run(first, count)) {
+        panic!("freeing {count} frames at {first}: {error:?}");
+    }
+}
+
+/// Gives a block back.
+pub fn free(block: Mfn, order: u32) {
+    if let Some(Err(error)) = with(|frames| frames.free(block, order)) {
+        panic!("freeing frame {block}, order {order}: {error:?}");
+    }
+}
+
+/// Claims one free frame by its number.
+pub fn take(frame: Mfn) -> bool {
+    with(|frames| frames.take(frame)).unwrap_or(false)
+}
+
+/// One zeroed frame.
+pub fn allocate_zeroed() -> Option<Mfn> {
+    let frame = allocate(0)?;
+    zero(frame);
+    Some(frame)
+}
+
+/// One zeroed frame for something that the boot cannot go on without.
+pub fn allocate_zeroed_or_panic(purpose: &str) -> Mfn {
+    allocate_zeroed().unwrap_or_else(|| panic!("no memory left for {purpose}"))
+}
+
+/// One zeroed frame below 4 GiB.
+pub fn allocate_below_4g_zeroed() -> Mfn {
+    const LIMIT: Mfn = Mfn(1 << 20);
+    let frame = with(|frames| frames.allocate_below(0, LIMIT))
+        .flatten()
+        .expect("no memory left below 4 GiB");
+    zero(frame);
+    frame
+}
+
+/// Frames free and in all.
+pub fn usage() -> (u64, u64) {
+    with(|frames| (frames.free_frames(), frames.total_frames())).unwrap_or((0, 0))
+}
+
+fn zero(frame: Mfn) {
+    // SAFETY: the frame was just allocated, so nobody else uses it; it lies in the direct map.
+    unsafe { layout::direct_map_frame(frame).write_bytes(0, PAGE_SIZE) };
+}
+
+fn with<R>(operation: impl FnOnce(&mut Frames<'static>) -> R) -> Option<R> {
+    FRAMES.lock().as_mut().map(operation)
+}
+
+/// Takes back one frame of a domain's, which may have been part of a larger range given to it.
+pub fn give_back(frame: Mfn) {
+    with(|frames| {
+        if frames.free(frame, 0).is_err() {
+            // Claimed in a larger block, or never through the allocator: it comes in as new.
+            frames.release_part(frame);
+        }
+    });
+}
+
+/// Claims one free frame by its number and clears it.
+pub fn take_zeroed(frame: Mfn) -> bool {
+    let taken = take(frame);
+    if taken {
+        zero(frame);
+    }
+    taken
+}
+
+/// Claims what is free in a range for good; calls `each` with the runs that were.
+pub fn take_range(first: Mfn, end: Mfn, mut each: impl FnMut(Mfn, u64)) {
+    with(|frames| frames.take_range_each(first, end, &mut each));
+}

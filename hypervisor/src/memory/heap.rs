@@ -1,0 +1,75 @@
+//! The heap: small blocks from a linked list that grows by whole chunks, large ones straight from the frame allocator.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{NonNull, null_mut};
+
+use linked_list_allocator::Heap;
+use oxen_core::address::{Mfn, PAGE_SIZE};
+use spin::Mutex;
+
+use super::frames;
+use super::layout as map;
+
+/// Blocks of at least this many bytes are whole frames.
+const LARGE: usize = 32 * 1024;
+/// Bytes of the list's storage, in the image so that the heap works before the frame allocator does.
+const SMALL_POOL: usize = 1 << 20;
+
+#[repr(C, align(4096))]
+struct Pool([u8; SMALL_POOL]);
+
+static mut POOL: Pool = Pool([0; SMALL_POOL]);
+
+struct HypervisorHeap {
+    small: Mutex<Heap>,
+}
+
+#[global_allocator]
+static HEAP: HypervisorHeap = HypervisorHeap {
+    small: Mutex::new(Heap::empty()),
+};
+
+/// Makes the heap usable.
+pub fn init() {
+    // SAFETY: the pool is used by nothing else, and this runs once, on the boot CPU.
+    unsafe { HEAP.small.lock().init((&raw mut POOL).cast(), SMALL_POOL) };
+}
+
+/// Bytes of the small pool in use and free.
+pub fn small_usage() -> (usize, usize) {
+    let heap = HEAP.small.lock();
+    (heap.used(), heap.free())
+}
+
+// SAFETY: blocks come from the locked list or from whole frames that nobody else has; both honour size and alignment.
+unsafe impl GlobalAlloc for HypervisorHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() >= LARGE || layout.align() > PAGE_SIZE {
+            return large(&layout).map_or(null_mut(), map::direct_map_frame);
+        }
+        self.small
+            .lock()
+            .allocate_first_fit(layout)
+            .map_or(null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if layout.size() >= LARGE || layout.align() > PAGE_SIZE {
+            if let Some(address) = map::direct_map_to_phys(pointer as u64) {
+                frames::free_run(address.frame(), frames_of(&layout));
+            }
+        } else if let Some(pointer) = NonNull::new(pointer) {
+            // SAFETY: the caller promises that the block came from `alloc` with this layout.
+            unsafe { self.small.lock().deallocate(pointer, layout) };
+        }
+    }
+}
+
+fn large(layout: &Layout) -> Option<Mfn> {
+    // Runs begin on a boundary of their size rounded up to a power of two, which covers every alignment below it.
+    frames::allocate_run(frames_of(layout))
+}
+
+fn frames_of(layout: &Layout) -> u64 {
+    layout.size().max(layout.align()).div_ceil(PAGE_SIZE) as u64
+}

@@ -1,0 +1,65 @@
+//! Device memory: what dom0 reaches directly, by mapping on first touch, and what is emulated or refused.
+
+use oxen_core::address::{Gfn, GuestPhys, Mfn};
+use oxen_core::memory::p2m::Kind;
+
+use super::{firmware, irq};
+use crate::domain::Domain;
+use crate::interrupt::io_apic;
+use crate::memory::frames;
+
+/// First page of the local APICs, which every CPU has at the same place.
+const LOCAL_APIC: Gfn = Gfn(0xFEE00);
+
+/// Maps a page of the machine's device memory where the control domain touched it; false if it may not have it, so that
+/// the access is emulated.
+pub fn map_on_demand(domain: &Domain, gfn: Gfn) -> bool {
+    if !domain.privileged || is_ours(gfn) {
+        return false;
+    }
+    let mut p2m = domain.p2m.lock();
+    // Another vCPU may have been faster.
+    p2m.lookup(gfn)
+        .is_some_and(|mapping| mapping.kind == Kind::Device)
+        || p2m.map(gfn, Mfn(gfn.0), 1, Kind::Device).is_ok()
+}
+
+/// Reads emulated device memory; where there is nothing, all bits are ones.
+pub fn read(domain: &Domain, address: GuestPhys, width: u8) -> u64 {
+    let _ = width;
+    match emulated_io_apic(domain, address) {
+        Some(apic) => u64::from(irq::read(apic, address.page_offset() as u32)),
+        None => u64::MAX,
+    }
+}
+
+/// Writes emulated device memory; where there is nothing, the write is lost.
+pub fn write(domain: &Domain, address: GuestPhys, width: u8, value: u64) {
+    let _ = width;
+    if let Some(apic) = emulated_io_apic(domain, address) {
+        irq::write(apic, address.page_offset() as u32, value as u32);
+    }
+}
+
+fn emulated_io_apic(domain: &Domain, address: GuestPhys) -> Option<usize> {
+    if !domain.privileged {
+        return None;
+    }
+    io_apic::all().position(|(entry, _)| entry.address.frame().0 == address.frame().0)
+}
+
+/// RAM of any kind that the domain does not have yet is not its; local and I/O APICs, and the timers that tables hide.
+fn is_ours(gfn: Gfn) -> bool {
+    let address = Mfn(gfn.0).address();
+    gfn == LOCAL_APIC || frames::is_ram(Mfn(gfn.0)) || io_apic::owns(address) || is_hpet(gfn)
+}
+
+fn is_hpet(gfn: Gfn) -> bool {
+    /// Offset of the base address in the table (IA-PC HPET specification, 3.2.4).
+    const BASE: core::ops::Range<usize> = 44..52;
+    firmware::get()
+        .and_then(|firmware| firmware.tables.find(b"HPET"))
+        .and_then(|table| table.bytes.get(BASE))
+        .and_then(|bytes| bytes.try_into().ok())
+        .is_some_and(|bytes| u64::from_le_bytes(bytes) >> 12 == gfn.0)
+}

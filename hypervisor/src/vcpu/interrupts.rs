@@ -1,0 +1,129 @@
+//! Events and interrupts on their way into a vCPU.
+//!
+//! Order at each entry: NMI, the event-channel callback (it bypasses the local APIC), the local APIC's highest vector.
+
+use core::sync::atomic::Ordering;
+
+use oxen_abi::event_channel::Virq;
+use oxen_core::apic::Effect;
+use oxen_core::time::RunstateKind;
+
+use super::{Running, Wait};
+use crate::platform::irq;
+use crate::time;
+use crate::virt::Vcpu;
+
+/// Brings the vCPU's hardware state up to date with what waits for it.
+pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
+    let domain = vcpu.domain.clone();
+    let shared = &domain.vcpus[vcpu.index];
+    shared.posted.drain_into(&mut vcpu.apic);
+    vcpu.apic.set_tpr(vcpu.hardware.task_priority());
+
+    if shared.nmi_waits() {
+        if vcpu.hardware.can_nmi() && shared.take_nmi() {
+            vcpu.hardware.inject_nmi();
+            return;
+        }
+        vcpu.hardware.want_nmi_window(true);
+    }
+
+    let upcall = domain
+        .callback_vector()
+        .filter(|_| domain.events.upcall_pending(shared.id));
+    let from_apic = vcpu.apic.deliverable();
+    let Some(vector) = upcall.or(from_apic) else {
+        vcpu.hardware
+            .set_task_priority(vcpu.apic.tpr(), vcpu.apic.highest_requested());
+        vcpu.hardware.want_interrupt_window(false);
+        return;
+    };
+    if vcpu.hardware.can_interrupt() {
+        if upcall.is_none() {
+            vcpu.apic.begin_service(vector);
+        }
+        vcpu.hardware.inject_interrupt(vector);
+        // Another one may follow as soon as this one's handler lets it.
+        let more = upcall.is_some() && from_apic.is_some();
+        vcpu.hardware.want_interrupt_window(more);
+    } else {
+        vcpu.hardware.want_interrupt_window(true);
+    }
+}
+
+/// Whether a halted vCPU must run again: something waits that it can take (HLT was executed with interrupts on).
+pub fn halt_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
+    fire_timer(vcpu);
+    let domain = vcpu.domain.clone();
+    let shared = &domain.vcpus[vcpu.index];
+    shared.posted.drain_into(&mut vcpu.apic);
+    shared.nmi_waits()
+        || vcpu.apic.deliverable().is_some()
+        || (domain.callback_vector().is_some() && domain.events.upcall_pending(shared.id))
+}
+
+/// Whether a polling vCPU must run again: one of its ports is pending, an interrupt waits, or the time has come.
+pub fn poll_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
+    fire_timer(vcpu);
+    let shared = vcpu.shared();
+    let deadline = shared.poll_deadline.load(Ordering::Relaxed);
+    let timed_out = deadline != 0 && time::nanos() >= deadline;
+    let over = timed_out || !vcpu.domain.events.is_polling(shared.id) || halt_ends(vcpu);
+    if over {
+        let shared = vcpu.shared();
+        shared.poll_deadline.store(0, Ordering::Relaxed);
+        vcpu.domain.events.end_poll(shared.id);
+    }
+    over
+}
+
+/// Raises the timer VIRQ if the one-shot timer has come.
+pub fn fire_timer<H: Vcpu>(vcpu: &Running<H>) {
+    let shared = vcpu.shared();
+    let deadline = shared.timer.load(Ordering::Relaxed);
+    if deadline != 0 && time::nanos() >= deadline {
+        shared.timer.store(0, Ordering::Relaxed);
+        vcpu.domain
+            .events
+            .raise_virq(shared.id, Virq::TIMER, &*vcpu.domain);
+    }
+}
+
+/// The guest ended an interrupt's service through an exit of APIC virtualization.
+pub fn ended<H: Vcpu>(vcpu: &mut Running<H>, vector: u8) {
+    irq::guest_eoi(&vcpu.domain, vector);
+}
+
+/// The guest wrote a register of the virtual-APIC page, with the write done.
+pub fn apic_written<H: Vcpu>(vcpu: &mut Running<H>, offset: u16) {
+    let value = vcpu
+        .apic_page
+        .shared()
+        .u32(usize::from(offset & 0xFF0))
+        .load(Ordering::Relaxed);
+    let effect = vcpu.apic.write_mmio(u32::from(offset & 0xFF0), value);
+    apply(vcpu, effect);
+}
+
+/// Carries out what a register write of the local APIC asks for.
+pub fn apply<H: Vcpu>(vcpu: &mut Running<H>, effect: Effect) {
+    match effect {
+        // The register may have been one that changes how the local APIC is addressed.
+        Effect::None => *vcpu.shared().identity.lock() = vcpu.apic.identity(),
+        Effect::Ipi(ipi) => vcpu.domain.send_ipi(vcpu.index, &ipi),
+        Effect::Eoi { vector, level } => {
+            if level {
+                irq::guest_eoi(&vcpu.domain, vector);
+            }
+        }
+    }
+}
+
+/// Accounts a change of run state and shows it to the guest where it asked for that.
+pub fn publish_runstate<H: Vcpu>(vcpu: &Running<H>, state: RunstateKind) {
+    let now = time::nanos();
+    let shared = vcpu.shared();
+    shared.runstate.lock().enter(state, now);
+    vcpu.domain.publish_runstate(vcpu.index);
+    debug_assert!(state != RunstateKind::Running || vcpu.wait == Wait::Ready);
+}

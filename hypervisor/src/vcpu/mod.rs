@@ -1,0 +1,81 @@
+//! Virtual CPUs: what other CPUs see of them, and what only the CPU that runs them touches.
+
+pub mod cpuid;
+pub mod exits;
+pub mod interrupts;
+pub mod io;
+pub mod mmio;
+pub mod msr;
+pub mod run;
+pub mod shared;
+
+use alloc::sync::Arc;
+
+use oxen_core::apic::LocalApic;
+
+use crate::cpu::fpu;
+use crate::domain::Domain;
+use crate::memory::HostPages;
+use crate::virt::{Exception, Gprs, StartState, Vcpu};
+
+pub use shared::VcpuShared;
+
+/// A vCPU as the CPU that runs it holds it.
+pub struct Running<H> {
+    /// Its domain.
+    pub domain: Arc<Domain>,
+    /// Index in [`Domain::vcpus`].
+    pub index: usize,
+    /// Hardware state.
+    pub hardware: H,
+    /// General-purpose registers.
+    pub gprs: Gprs,
+    /// Floating-point state while another vCPU has the CPU.
+    pub fpu: fpu::State,
+    /// The emulated local APIC.
+    pub apic: LocalApic,
+    /// Keeps the local APIC's register page.
+    pub apic_page: HostPages,
+    /// Why it does not run, if so.
+    pub wait: Wait,
+    /// It gave up the rest of its slice.
+    pub yields: bool,
+    /// MTRR and other registers that guests set and read back.
+    pub kept: msr::Kept,
+    /// Generation of guest-physical maps that its cached translations are of.
+    pub map_generation: u64,
+    /// Exits so far by kind, for the debug keys and the bench.
+    pub exits: exits::Counters,
+}
+
+/// Why a vCPU does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It runs or waits for its turn.
+    Ready,
+    /// HLT: until an interrupt that it can take, or an NMI.
+    Halted,
+    /// SCHEDOP_poll: until one of its ports is pending or the time has come.
+    Polling,
+    /// Not started, or stopped.
+    Down,
+}
+
+impl<H: Vcpu> Running<H> {
+    /// What other CPUs see.
+    pub fn shared(&self) -> &VcpuShared {
+        &self.domain.vcpus[self.index]
+    }
+
+    /// Starts or restarts the vCPU.
+    pub fn start(&mut self, start: StartState) {
+        self.hardware.start(&mut self.gprs, start);
+        self.wait = Wait::Ready;
+        self.shared().set_up(true);
+    }
+
+    /// Raises #GP(0) in the guest.
+    pub fn general_protection(&mut self) {
+        self.hardware.raise(Exception::GENERAL_PROTECTION);
+    }
+}

@@ -1,0 +1,220 @@
+//! The loop of each CPU: choose a vCPU, run it, handle its exits; idle when none can run.
+//!
+//! vCPUs are bound to CPUs when made, and each CPU serves its own in turn. All state in [`Running`] is touched only here,
+//! by one CPU; others post to [`VcpuShared`] and set the CPU's attention flag.
+
+use core::sync::atomic::Ordering;
+
+use alloc::vec::Vec;
+use oxen_core::time::RunstateKind;
+
+use super::{Running, Wait, exits, interrupts};
+use crate::cpu;
+use crate::domain::p2m;
+use crate::interrupt::{self, local_apic};
+use crate::time;
+use crate::virt::{Exit, StartState, Vcpu};
+
+/// How long a vCPU runs while others wait, in milliseconds.
+const SLICE_MILLIS: u64 = 5;
+
+/// Serves the given vCPUs for ever.
+pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {
+    let mut current: Option<usize> = None;
+    loop {
+        take_attention();
+        for vcpu in &mut vcpus {
+            wake_if_due(vcpu);
+        }
+        let Some(next) = choose(&vcpus, current) else {
+            idle(&vcpus);
+            continue;
+        };
+        if current != Some(next) {
+            if let Some(previous) = current.and_then(|index| vcpus.get_mut(index)) {
+                unload(previous);
+            }
+            load(&mut vcpus[next]);
+            current = Some(next);
+        }
+        let contended = vcpus.iter().filter(|vcpu| vcpu.wait == Wait::Ready).count() > 1;
+        let others = next_deadline(
+            vcpus
+                .iter()
+                .enumerate()
+                .filter(|&(i, _)| i != next)
+                .map(|(_, vcpu)| vcpu),
+        );
+        run(&mut vcpus[next], contended, others);
+    }
+}
+
+/// Runs one vCPU until it waits, its slice ends or another may have become ready.
+fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
+    set_runstate(vcpu, RunstateKind::Running);
+    let slice_end = contended.then(|| time::ticks() + time::ticks_in_millis(SLICE_MILLIS));
+    let limit = earliest(slice_end, others);
+    let mut armed = None;
+    while vcpu.wait == Wait::Ready && !core::mem::take(&mut vcpu.yields) {
+        // From here to the entry nothing posted is missed: whoever posts after the flag is cleared also interrupts us.
+        if take_attention() {
+            control(vcpu);
+            if others_may_be_ready(contended) {
+                break;
+            }
+            continue;
+        }
+        interrupts::prepare(vcpu);
+        let deadline = earliest(limit, own_deadline(vcpu));
+        if deadline.is_some_and(|deadline| deadline <= time::ticks()) {
+            interrupts::fire_timer(vcpu);
+            if limit.is_some_and(|limit| limit <= time::ticks()) {
+                break;
+            }
+            continue;
+        }
+        if armed != Some(deadline) {
+            arm(vcpu, deadline);
+            armed = Some(deadline);
+        }
+        let exit = enter(vcpu);
+        vcpu.exits.count(&exit);
+        match exit {
+            Exit::ExternalInterrupt => {
+                interrupt::window();
+                armed = None;
+            }
+            other => exits::handle(vcpu, other),
+        }
+    }
+    let state = match vcpu.wait {
+        Wait::Ready => RunstateKind::Runnable,
+        Wait::Halted | Wait::Polling => RunstateKind::Blocked,
+        Wait::Down => RunstateKind::Offline,
+    };
+    set_runstate(vcpu, state);
+}
+
+/// Enters the guest with no translation cached that has been taken away.
+fn enter<H: Vcpu>(vcpu: &mut Running<H>) -> Exit {
+    let cpu = cpu::current();
+    cpu.in_guest.store(true, Ordering::SeqCst);
+    let generation = p2m::generation();
+    if vcpu.map_generation != generation {
+        vcpu.map_generation = generation;
+        vcpu.hardware.flush_nested();
+    }
+    let exit = vcpu.hardware.enter(&mut vcpu.gprs);
+    cpu.entries.fetch_add(1, Ordering::Relaxed);
+    cpu.in_guest.store(false, Ordering::Release);
+    exit
+}
+
+/// With only one vCPU ready before, attention may mean that another one is now.
+const fn others_may_be_ready(_contended: bool) -> bool {
+    true
+}
+
+fn take_attention() -> bool {
+    let cpu = cpu::current();
+    // The load keeps the common case free of a locked instruction.
+    cpu.attention.load(Ordering::Relaxed) && cpu.attention.swap(false, Ordering::AcqRel)
+}
+
+/// Obeys INIT and start-up interrupts.
+fn control<H: Vcpu>(vcpu: &mut Running<H>) {
+    if !vcpu.shared().control_waits() {
+        return;
+    }
+    if vcpu.shared().take_init() {
+        vcpu.apic.reset();
+        vcpu.shared().set_up(false);
+        vcpu.wait = Wait::Down;
+    }
+    if vcpu.wait == Wait::Down
+        && let Some(vector) = vcpu.shared().take_startup()
+    {
+        vcpu.start(StartState::Sipi { vector });
+    }
+}
+
+/// Makes a waiting vCPU ready if what it waits for has come.
+fn wake_if_due<H: Vcpu>(vcpu: &mut Running<H>) {
+    control(vcpu);
+    let due = match vcpu.wait {
+        Wait::Ready | Wait::Down => false,
+        Wait::Halted => interrupts::halt_ends(vcpu),
+        Wait::Polling => interrupts::poll_ends(vcpu),
+    };
+    if due {
+        vcpu.wait = Wait::Ready;
+        set_runstate(vcpu, RunstateKind::Runnable);
+    }
+}
+
+/// The next ready vCPU after the current one.
+fn choose<H>(vcpus: &[Running<H>], current: Option<usize>) -> Option<usize> {
+    let start = current.map_or(0, |index| index + 1);
+    (0..vcpus.len())
+        .map(|i| (start + i) % vcpus.len())
+        .find(|&i| vcpus[i].wait == Wait::Ready)
+}
+
+/// Waits for an interrupt with the timer armed for whichever vCPU is due first.
+fn idle<H: Vcpu>(vcpus: &[Running<H>]) {
+    local_apic::set_timer(next_deadline(vcpus.iter()));
+    let cpu = cpu::current();
+    // Interrupts are off from this test to the halt, so that an attention set in between still ends the halt.
+    if !cpu.attention.load(Ordering::Acquire) {
+        cpu.idle.store(true, Ordering::Relaxed);
+        interrupt::wait();
+        cpu.idle.store(false, Ordering::Relaxed);
+    }
+}
+
+/// TSC value at which the first of the given vCPUs has something due.
+fn next_deadline<'a, H: Vcpu + 'a>(vcpus: impl Iterator<Item = &'a Running<H>>) -> Option<u64> {
+    vcpus.filter_map(|vcpu| own_deadline(vcpu)).min()
+}
+
+fn own_deadline<H: Vcpu>(vcpu: &Running<H>) -> Option<u64> {
+    let shared = vcpu.shared();
+    let poll = if vcpu.wait == Wait::Polling {
+        shared.poll_deadline.load(Ordering::Relaxed)
+    } else {
+        0
+    };
+    [shared.timer.load(Ordering::Relaxed), poll]
+        .into_iter()
+        .filter(|&nanos| nanos != 0)
+        .map(time::ticks_at)
+        .min()
+}
+
+fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
+    }
+}
+
+/// Makes guest mode end at `deadline`, by the hardware's own timer where it has one.
+fn arm<H: Vcpu>(vcpu: &mut Running<H>, deadline: Option<u64>) {
+    if !vcpu.hardware.set_deadline(deadline) {
+        local_apic::set_timer(deadline);
+    }
+}
+
+fn load<H: Vcpu>(vcpu: &mut Running<H>) {
+    vcpu.hardware.load();
+    vcpu.fpu.load();
+}
+
+fn unload<H: Vcpu>(vcpu: &mut Running<H>) {
+    vcpu.fpu.save();
+    vcpu.hardware.unload();
+}
+
+fn set_runstate<H: Vcpu>(vcpu: &Running<H>, state: RunstateKind) {
+    interrupts::publish_runstate(vcpu, state);
+}

@@ -1,0 +1,497 @@
+//! A vCPU on AMD-V.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use oxen_core::address::HostPhys;
+
+use super::vmcb::{PackedSegment, Vmcb, clean, event, intercept_1, intercept_2, virtual_interrupt};
+use super::{Features, Svm, entry, exit, host_area, missing};
+use crate::cpu::{self, msr};
+use crate::memory::HostPages;
+use crate::virt::{
+    Exception, Exit, Gprs, Missing, Segment, SegmentName, StartState, SystemRegisters, Vcpu,
+    VcpuConfig,
+};
+
+const EFER_SVME: u64 = 1 << 12;
+const EFER_LMA: u64 = 1 << 10;
+/// SCE, LME, LMA, NXE, FFXSR: what guests may set.
+const EFER_ALLOWED: u64 = 1 | 1 << 8 | EFER_LMA | 1 << 11 | 1 << 14;
+const RFLAGS_INTERRUPT: u64 = 1 << 9;
+const TSC_AUX: u32 = 0xC000_0103;
+/// PAT at reset (APM vol. 2, 7.8.1).
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+
+/// Hardware state of one vCPU.
+pub struct SvmVcpu {
+    page: HostPages,
+    features: Features,
+    host_area: HostPhys,
+    /// Clean bits to clear at the next entry.
+    dirty: u64,
+    flush: bool,
+    tsc_aux: u64,
+    /// An NMI was delivered and its IRET has not been seen yet.
+    nmi_blocked: bool,
+    /// RIP of an intercepted IRET: until it has run, the NMI handler's frame is still in use.
+    iret_at: Option<u64>,
+    nmi_window: bool,
+}
+
+impl SvmVcpu {
+    pub(super) fn new(
+        features: Features,
+        asid: u32,
+        msr_map: HostPhys,
+        config: VcpuConfig,
+    ) -> Result<Self, Missing> {
+        let page = HostPages::new_zeroed(1).ok_or_else(|| missing("memory for a control block"))?;
+        let mut this = Self {
+            page,
+            features,
+            host_area: HostPhys(0),
+            dirty: clean::ALL,
+            flush: true,
+            tsc_aux: 0,
+            nmi_blocked: false,
+            iret_at: None,
+            nmi_window: false,
+        };
+        const UNDEFINED_OPCODE: u32 = 1 << 6;
+        const MACHINE_CHECK: u32 = 1 << 18;
+        // A guest whose #AC or #DB handler faults the same way would otherwise loop in microcode for ever.
+        const ENDLESS: u32 = 1 << 1 | 1 << 17;
+        let control = &mut this.vmcb_mut().control;
+        control.intercept_exceptions = UNDEFINED_OPCODE | MACHINE_CHECK | ENDLESS;
+        control.intercept_1 = intercept_1::INTERRUPT
+            | intercept_1::NMI
+            | intercept_1::INIT
+            | intercept_1::RDPMC
+            | intercept_1::CPUID
+            | intercept_1::INVD
+            | intercept_1::HLT
+            | intercept_1::INVLPGA
+            | intercept_1::PORT
+            | intercept_1::MSR
+            | intercept_1::TASK_SWITCH
+            | intercept_1::SHUTDOWN;
+        control.intercept_2 = intercept_2::SVM_INSTRUCTIONS
+            | intercept_2::WBINVD
+            | intercept_2::MONITOR
+            | intercept_2::MWAIT
+            | intercept_2::XSETBV
+            | intercept_2::RDPRU;
+        if features.pause_filter {
+            const PAUSES: u16 = 3000;
+            control.intercept_1 |= intercept_1::PAUSE;
+            control.pause_filter_count = PAUSES;
+        }
+        control.port_map = config.port_bitmap.0;
+        control.msr_map = msr_map.0;
+        control.tsc_offset = config.tsc_offset;
+        control.asid = asid;
+        control.virtual_interrupt = virtual_interrupt::MASKING;
+        control.nested_enable = 1;
+        control.nested_root = config.nested_root.address().0;
+        Ok(this)
+    }
+
+    fn vmcb(&self) -> &Vmcb {
+        // SAFETY: the page is ours, zeroed when made, and a Vmcb is plain data; the CPU writes it only during `enter`.
+        unsafe { self.page.pointer().cast::<Vmcb>().as_ref() }
+    }
+
+    fn vmcb_mut(&mut self) -> &mut Vmcb {
+        let mut pointer: NonNull<Vmcb> = self.page.pointer().cast();
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { pointer.as_mut() }
+    }
+
+    fn inject(&mut self, value: u64) {
+        self.vmcb_mut().control.event_injection = value | event::VALID;
+    }
+
+    /// Queues again what the exit interrupted (APM vol. 2, 15.7.2).
+    fn requeue_interrupted_event(&mut self) {
+        let info = self.vmcb().control.exit_interrupt_info;
+        if info & event::VALID != 0 {
+            self.vmcb_mut().control.event_injection = info;
+        }
+    }
+
+    fn set_virtual_interrupt(&mut self, change: impl FnOnce(u64) -> u64, intercept: bool) {
+        let control = &mut self.vmcb_mut().control;
+        control.virtual_interrupt = change(control.virtual_interrupt);
+        if intercept {
+            control.intercept_1 |= intercept_1::VIRTUAL_INTERRUPT;
+        } else {
+            control.intercept_1 &= !intercept_1::VIRTUAL_INTERRUPT;
+        }
+        self.dirty |= clean::VIRTUAL_INTERRUPT | clean::INTERCEPTS;
+    }
+
+    fn intercept_iret(&mut self, on: bool) {
+        let control = &mut self.vmcb_mut().control;
+        if on {
+            control.intercept_1 |= intercept_1::IRET;
+        } else {
+            control.intercept_1 &= !intercept_1::IRET;
+        }
+        self.dirty |= clean::INTERCEPTS;
+    }
+
+    fn prepare_tlb(&mut self) {
+        const FLUSH_ALL: u32 = 1;
+        const FLUSH_GUEST: u32 = 3;
+        let flush = core::mem::take(&mut self.flush);
+        let by_asid = self.features.flush_by_asid;
+        self.vmcb_mut().control.tlb_control = match (flush, by_asid) {
+            (false, _) => 0,
+            (true, true) => FLUSH_GUEST,
+            (true, false) => FLUSH_ALL,
+        };
+    }
+
+    /// Exits that are the backend's own business; `None` means enter again.
+    fn own_exit(&mut self) -> Option<Exit> {
+        match self.vmcb().control.exit_code {
+            exit::code::EXCEPTION_DEBUG => {
+                self.inject(event::EXCEPTION | 1);
+                None
+            }
+            exit::code::EXCEPTION_ALIGNMENT => {
+                self.inject(event::EXCEPTION | event::ERROR_CODE_VALID | 17);
+                None
+            }
+            exit::code::IRET => {
+                self.nmi_blocked = false;
+                self.iret_at = Some(self.vmcb().save.rip);
+                self.intercept_iret(false);
+                self.nmi_window.then_some(Exit::NmiWindow)
+            }
+            _ => Some(exit::decode(self.vmcb())),
+        }
+    }
+}
+
+impl Vcpu for SvmVcpu {
+    type Backend = Svm;
+
+    fn load(&mut self) {
+        self.host_area = host_area(cpu::current().id());
+        self.dirty = clean::ALL;
+        // Mappings may have changed while it was not loaded.
+        self.flush = true;
+        // SAFETY: the hypervisor itself uses no RDTSCP, so the value belongs to the loaded vCPU. On a CPU without the
+        // register the write fails and nothing is lost.
+        let _ = unsafe { msr::write_safe(TSC_AUX, self.tsc_aux) };
+    }
+
+    fn flush_nested(&mut self) {
+        self.flush = true;
+    }
+
+    fn unload(&mut self) {
+        self.tsc_aux = msr::read_safe(TSC_AUX).unwrap_or(0);
+    }
+
+    fn start(&mut self, gprs: &mut Gprs, start: StartState) {
+        *gprs = Gprs::default();
+        let flat = |attributes| PackedSegment {
+            selector: 0,
+            attributes,
+            limit: 0xFFFF_FFFF,
+            base: 0,
+        };
+        let real = |attributes| PackedSegment {
+            selector: 0,
+            attributes,
+            limit: 0xFFFF,
+            base: 0,
+        };
+        let (code, data, cr0, rip) = match start {
+            StartState::Pvh { entry, start_info } => {
+                gprs.0[Gprs::RBX] = start_info.into();
+                (flat(0xC9B), flat(0xC93), 0x11, u64::from(entry))
+            }
+            StartState::Sipi { vector } => {
+                let mut code = real(0x09B);
+                code.selector = u16::from(vector) << 8;
+                code.base = u64::from(vector) << 12;
+                (code, real(0x093), 0x6000_0010, 0)
+            }
+        };
+        let save = &mut self.vmcb_mut().save;
+        save.cs = code;
+        (save.ds, save.es, save.ss, save.fs, save.gs) = (data, data, data, data, data);
+        save.tr = PackedSegment {
+            selector: 0,
+            attributes: 0x8B,
+            limit: 0x67,
+            base: 0,
+        };
+        save.ldtr = PackedSegment {
+            selector: 0,
+            attributes: 0x82,
+            limit: 0,
+            base: 0,
+        };
+        save.gdtr = PackedSegment {
+            limit: 0xFFFF,
+            ..PackedSegment::default()
+        };
+        save.idtr = save.gdtr;
+        save.cpl = 0;
+        save.efer = EFER_SVME;
+        (save.cr0, save.cr3, save.cr4, save.cr2) = (cr0, 0, 0, 0);
+        (save.dr6, save.dr7) = (0xFFFF_0FF0, 0x400);
+        (save.rflags, save.rip, save.rsp) = (2, rip, 0);
+        save.pat = PAT_RESET;
+        let control = &mut self.vmcb_mut().control;
+        control.event_injection = 0;
+        control.exit_interrupt_info = 0;
+        control.interrupt_shadow = 0;
+        self.nmi_blocked = false;
+        self.iret_at = None;
+        self.dirty = clean::ALL;
+        self.set_virtual_interrupt(|_| virtual_interrupt::MASKING, false);
+        self.intercept_iret(false);
+    }
+
+    fn enter(&mut self, gprs: &mut Gprs) -> Exit {
+        loop {
+            self.prepare_tlb();
+            let clean = if self.features.clean_bits {
+                clean::ALL & !self.dirty
+            } else {
+                0
+            };
+            self.dirty = 0;
+            let (guest, host) = (self.page.first().address(), self.host_area);
+            let vmcb = self.vmcb_mut();
+            vmcb.control.clean = clean;
+            vmcb.save.rax = gprs.0[Gprs::RAX];
+            // SAFETY: the control block is complete, its nested tables hold only what the domain owns, and `load` set the
+            // host area of this CPU.
+            unsafe { entry::enter(guest, gprs, host) };
+            let vmcb = self.vmcb_mut();
+            gprs.0[Gprs::RAX] = vmcb.save.rax;
+            vmcb.control.event_injection = 0;
+            self.requeue_interrupted_event();
+            if let Some(exit) = self.own_exit() {
+                return exit;
+            }
+        }
+    }
+
+    fn rip(&self) -> u64 {
+        self.vmcb().save.rip
+    }
+
+    fn set_rip(&mut self, rip: u64) {
+        self.vmcb_mut().save.rip = rip;
+    }
+
+    fn rsp(&self) -> u64 {
+        self.vmcb().save.rsp
+    }
+
+    fn set_rsp(&mut self, rsp: u64) {
+        self.vmcb_mut().save.rsp = rsp;
+    }
+
+    fn rflags(&self) -> u64 {
+        self.vmcb().save.rflags
+    }
+
+    fn set_rflags(&mut self, rflags: u64) {
+        self.vmcb_mut().save.rflags = rflags;
+    }
+
+    fn system(&self) -> SystemRegisters {
+        let save = &self.vmcb().save;
+        SystemRegisters {
+            cr0: save.cr0,
+            cr3: save.cr3,
+            cr4: save.cr4,
+            efer: save.efer & !EFER_SVME,
+        }
+    }
+
+    fn set_cr2(&mut self, cr2: u64) {
+        self.vmcb_mut().save.cr2 = cr2;
+        self.dirty |= clean::CR2;
+    }
+
+    fn segment(&self, name: SegmentName) -> Segment {
+        let save = &self.vmcb().save;
+        let packed = match name {
+            SegmentName::Es => save.es,
+            SegmentName::Cs => save.cs,
+            SegmentName::Ss => save.ss,
+            SegmentName::Ds => save.ds,
+            SegmentName::Fs => save.fs,
+            SegmentName::Gs => save.gs,
+        };
+        let attributes = u32::from(packed.attributes);
+        Segment {
+            selector: packed.selector,
+            attributes: attributes & 0xFF | (attributes & 0xF00) << 4,
+            limit: packed.limit,
+            base: packed.base,
+        }
+    }
+
+    fn cpl(&self) -> u8 {
+        self.vmcb().save.cpl
+    }
+
+    fn instruction_length(&self) -> Option<u8> {
+        if !self.features.next_rip {
+            return None;
+        }
+        let vmcb = self.vmcb();
+        u8::try_from(vmcb.control.next_rip.wrapping_sub(vmcb.save.rip))
+            .ok()
+            .filter(|length| (1..=15).contains(length))
+    }
+
+    fn skip(&mut self, length: u8) {
+        let vmcb = self.vmcb_mut();
+        vmcb.save.rip = vmcb.save.rip.wrapping_add(length.into());
+        vmcb.control.interrupt_shadow = 0;
+    }
+
+    fn raise(&mut self, exception: Exception) {
+        let error = exception
+            .error_code
+            .map_or(0, |code| event::ERROR_CODE_VALID | u64::from(code) << 32);
+        self.inject(event::EXCEPTION | u64::from(exception.vector) | error);
+    }
+
+    fn inject_interrupt(&mut self, vector: u8) {
+        self.inject(event::EXTERNAL | u64::from(vector));
+    }
+
+    fn inject_nmi(&mut self) {
+        self.inject(event::NMI | 2);
+        self.nmi_blocked = true;
+        self.intercept_iret(true);
+    }
+
+    fn can_interrupt(&self) -> bool {
+        self.interrupts_enabled() && self.vmcb().control.event_injection & event::VALID == 0
+    }
+
+    fn interrupts_enabled(&self) -> bool {
+        let vmcb = self.vmcb();
+        vmcb.save.rflags & RFLAGS_INTERRUPT != 0 && vmcb.control.interrupt_shadow & 1 == 0
+    }
+
+    fn can_nmi(&self) -> bool {
+        let vmcb = self.vmcb();
+        !self.nmi_blocked
+            && self.iret_at != Some(vmcb.save.rip)
+            && vmcb.control.interrupt_shadow & 1 == 0
+            && vmcb.control.event_injection & event::VALID == 0
+    }
+
+    fn want_interrupt_window(&mut self, want: bool) {
+        use virtual_interrupt::{IGNORE_TPR, PENDING};
+        if want {
+            self.set_virtual_interrupt(|field| field | PENDING | IGNORE_TPR, true);
+        } else if self.vmcb().control.virtual_interrupt & PENDING != 0 {
+            self.set_virtual_interrupt(|field| field & !(PENDING | IGNORE_TPR), false);
+        }
+    }
+
+    fn want_nmi_window(&mut self, want: bool) {
+        self.nmi_window = want;
+    }
+
+    fn set_task_priority(&mut self, tpr: u8, waiting: Option<u8>) {
+        use virtual_interrupt::{IGNORE_TPR, PENDING, PRIORITY, PRIORITY_SHIFT, TPR};
+        let class = u64::from(tpr >> 4);
+        let held = waiting
+            .map(|vector| u64::from(vector >> 4))
+            .filter(|&priority| priority <= class);
+        let field = self.vmcb().control.virtual_interrupt;
+        match held {
+            Some(priority) if field & IGNORE_TPR == 0 => self.set_virtual_interrupt(
+                |field| field & !(TPR | PRIORITY) | class | PENDING | priority << PRIORITY_SHIFT,
+                true,
+            ),
+            _ if field & TPR != class => {
+                self.vmcb_mut().control.virtual_interrupt = field & !TPR | class;
+                self.dirty |= clean::VIRTUAL_INTERRUPT;
+            }
+            _ => {}
+        }
+    }
+
+    fn task_priority(&self) -> u8 {
+        ((self.vmcb().control.virtual_interrupt & virtual_interrupt::TPR) << 4) as u8
+    }
+
+    fn set_deadline(&mut self, _deadline: Option<u64>) -> bool {
+        // AMD-V has no preemption timer; the local APIC's timer ends guest mode.
+        false
+    }
+
+    fn read_kept_msr(&self, index: u32) -> Option<u64> {
+        let save = &self.vmcb().save;
+        match index {
+            0xC000_0080 => Some(save.efer & !EFER_SVME),
+            0x277 => Some(save.pat),
+            0xC000_0100 => Some(save.fs.base),
+            0xC000_0101 => Some(save.gs.base),
+            _ => None,
+        }
+    }
+
+    fn write_kept_msr(&mut self, index: u32, value: u64) -> Option<bool> {
+        const EFER_LME: u64 = 1 << 8;
+        const CR0_PAGING: u64 = 1 << 31;
+        if index != 0xC000_0080 {
+            return None;
+        }
+        let save = &mut self.vmcb_mut().save;
+        let paging = save.cr0 & CR0_PAGING != 0;
+        if value & !EFER_ALLOWED != 0 || (paging && (value ^ save.efer) & EFER_LME != 0) {
+            return Some(false);
+        }
+        // LMA is the CPU's own.
+        save.efer = value & !EFER_LMA | save.efer & EFER_LMA | EFER_SVME;
+        self.dirty |= clean::CONTROL_REGISTERS;
+        Some(true)
+    }
+
+    fn dump(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let (control, save) = (&self.vmcb().control, &self.vmcb().save);
+        writeln!(
+            out,
+            "exit {:#x} info {:#x} {:#x} event {:#x} injection {:#x}",
+            control.exit_code,
+            control.exit_info_1,
+            control.exit_info_2,
+            control.exit_interrupt_info,
+            control.event_injection
+        )?;
+        writeln!(
+            out,
+            "cr0 {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} efer {:#x} rflags {:#x} cpl {}",
+            save.cr0, save.cr2, save.cr3, save.cr4, save.efer, save.rflags, save.cpl
+        )?;
+        writeln!(
+            out,
+            "cs {:#x} base {:#x} attributes {:#x}; ss {:#x}; gdt {:#x}; idt {:#x}",
+            save.cs.selector,
+            save.cs.base,
+            save.cs.attributes,
+            save.ss.selector,
+            save.gdtr.base,
+            save.idtr.base
+        )
+    }
+}
