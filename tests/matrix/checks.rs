@@ -8,7 +8,8 @@ const SUSPICIOUS: &[&str] = &[
     "BUG:",
     "Oops",
     "Call Trace:",
-    "stall",
+    // Not the "install" of a harmless line.
+    " stall",
     "soft lockup",
     "hard LOCKUP",
     "blocked for more than",

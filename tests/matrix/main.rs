@@ -81,7 +81,11 @@ fn main() -> ExitCode {
         .collect();
     if !arguments.list {
         for case in &cases {
-            if let Some(reason) = pending::reason(&case.name) {
+            let asked_for = arguments
+                .filter
+                .as_ref()
+                .is_none_or(|filter| case.name.contains(filter.as_str()));
+            if let Some(reason) = pending::reason(&case.name).filter(|_| asked_for) {
                 println!("pending: {}: {reason}", case.name);
             }
         }
