@@ -1,0 +1,65 @@
+//! Building the hypervisor for the bare machine.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::host;
+use crate::provision::sysroot::{self, Sysroot};
+
+/// The hypervisor's target.
+pub const TARGET: &str = "x86_64-unknown-none";
+
+/// Builds the hypervisor; returns its ELF file.
+///
+/// # Errors
+/// The target's library cannot be had, or the build fails.
+pub fn hypervisor() -> Result<PathBuf> {
+    cargo("build", &[])?;
+    Ok(target_folder().join(TARGET).join("release").join("oxen"))
+}
+
+/// Runs a cargo command (`build`, `clippy`) on the hypervisor for its own target.
+///
+/// # Errors
+/// The target's library cannot be had, or the command fails.
+pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
+    let mut command =
+        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(host::workspace()).args([
+        verb,
+        "--quiet",
+        "--release",
+        "--package",
+        "oxen",
+        "--target",
+        TARGET,
+    ]);
+    if let Sysroot::Source(library) = sysroot::find()? {
+        // The installed toolchain has no library for the target: it is built from the same version's source.
+        command
+            .args([
+                "-Zbuild-std=core,alloc,compiler_builtins",
+                "-Zbuild-std-features=compiler-builtins-mem",
+            ])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
+    }
+    command.args(arguments);
+    // Cargo's own environment for this very program must not reach the other target's build.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(variable);
+    }
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("cargo {verb} of the hypervisor failed");
+    }
+    Ok(())
+}
+
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| host::workspace().join("target"), PathBuf::from)
+}

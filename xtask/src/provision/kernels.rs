@@ -1,0 +1,120 @@
+//! dom0's kernels, from Debian's packages: downloaded and unpacked, never installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::archive::{self, Archive};
+use super::{in_cache, initrd};
+use crate::host::{self, say};
+
+/// A Debian suite whose newest kernel dom0 can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// Debian 12: Linux 6.1.
+    Bookworm,
+    /// Debian 13: Linux 6.12.
+    Trixie,
+    /// Unstable: the newest.
+    Sid,
+}
+
+impl Suite {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Bookworm, Self::Trixie, Self::Sid];
+
+    /// Its name in the archive.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
+}
+
+/// What dom0 boots from.
+#[derive(Clone, Debug)]
+pub struct Dom0 {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initial RAM disk with its modules.
+    pub initrd: PathBuf,
+}
+
+/// The newest kernel of a suite with its initial RAM disk, from the cache if they are there.
+///
+/// # Errors
+/// The packages cannot be had, or do not hold what they should.
+pub fn dom0(suite: Suite) -> Result<Dom0> {
+    let name = format!("linux-{}", suite.name());
+    if !host::cache().join(&name).exists() && !host::is_debian() {
+        bail!("no dom0 kernel: give one with --dom0-kernel and --dom0-initrd");
+    }
+    let folder = in_cache(&name, |work| fetch(suite, work))?;
+    let kernel = folder.join("vmlinuz");
+    // The overlay is the project's and may have changed: the image is made anew when it has.
+    let initrd = initrd::up_to_date(&folder)?;
+    Ok(Dom0 { kernel, initrd })
+}
+
+/// Leaves `vmlinuz` and `modules` (the modules' folder of that version) in `work`.
+fn fetch(suite: Suite, work: &Path) -> Result<()> {
+    say(&format!("fetching the kernel of Debian {}", suite.name()));
+    let archive = Archive::open(&[suite.name()], false)?;
+    let tree = work.join("tree");
+    for package in packages(&archive)? {
+        let file = archive.download(&package, work)?;
+        archive::unpack(&file, &tree)?;
+        fs::remove_file(file)?;
+    }
+    let modules = ["lib/modules", "usr/lib/modules"]
+        .into_iter()
+        .filter_map(|folder| fs::read_dir(tree.join(folder)).ok()?.flatten().next())
+        .map(|entry| entry.path())
+        .find(|folder| folder.join("kernel").exists())
+        .context("the kernel package holds no modules")?;
+    let version = modules.file_name().unwrap_or_default().to_owned();
+    let boot = fs::read_dir(tree.join("boot"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let kernel = boot
+        .filter(|file| {
+            file.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+        })
+        .chain([
+            tree.join("usr/lib/modules").join(&version).join("vmlinuz"),
+            modules.join("vmlinuz"),
+        ])
+        .find(|file| file.exists())
+        .context("the kernel package holds no kernel")?;
+    fs::copy(kernel, work.join("vmlinuz"))?;
+    fs::rename(&modules, work.join("modules"))?;
+    fs::write(work.join("version"), version.to_string_lossy().as_bytes())?;
+    fs::remove_dir_all(tree)?;
+    Ok(())
+}
+
+/// The packages behind the suite's meta package: one up to Debian 13, split in three since.
+fn packages(archive: &Archive) -> Result<Vec<String>> {
+    const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+    let is_part = |name: &String| PARTS.iter().any(|part| name.starts_with(part));
+    let mut found: Vec<String> = Vec::new();
+    let mut queue: Vec<String> = vec!["linux-image-amd64".into()];
+    while let Some(package) = queue.pop() {
+        for dependency in archive.dependencies(&package).into_iter().filter(is_part) {
+            if !found.contains(&dependency) {
+                found.push(dependency.clone());
+                queue.push(dependency);
+            }
+        }
+    }
+    if found.is_empty() {
+        bail!("linux-image-amd64 depends on no kernel package");
+    }
+    Ok(found)
+}
