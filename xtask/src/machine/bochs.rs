@@ -1,17 +1,18 @@
 //! The machine `bochs`: a PC with an i440FX, and a CPU that has VMX.
 
-use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::process::Emulator;
 use super::{Console, DiskBus, Kind, Machine, MachineError, Nic, RunFiles};
+use crate::provision;
 
 /// Emulated instructions per emulated second, which is also the TSC's frequency: of the order of what a host does in a second, so that waiting for a
 /// device costs the guest about what it costs a real one. The CPU model's CPUID leaves 0x15 and 0x16 claim 3.5 GHz whatever is set here; a guest that
@@ -135,20 +136,19 @@ fn check(machine: &Machine) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// The named binary, else the one in the cache, which is built if it is missing. A distribution's Bochs is no substitute: Debian 12's is four times
+/// slower and starts at a debugger's prompt.
 fn find_program(named: Option<&Path>) -> Result<PathBuf, MachineError> {
+    // Several tests may start at once, and only one may build.
+    static BUILDING: Mutex<()> = Mutex::new(());
     if let Some(program) = named {
         return Ok(program.to_owned());
     }
-    let cached =
-        env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/oxen/bochs/bin/bochs"));
-    if let Some(program) = cached.as_ref().filter(|program| program.is_file()) {
-        return Ok(program.clone());
-    }
-    // A distribution's Bochs is no substitute: Debian 12's is four times slower and starts at a debugger's prompt.
-    Err(MachineError::Missing {
+    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    provision::bochs::binary().map_err(|error| MachineError::Missing {
         what: "Bochs 3.0",
-        looked: cached.map_or("no HOME".into(), |path| path.display().to_string()),
-        fix: "build it with `cargo xtask setup`, or name one with --bochs (3.0 or later, with --enable-vmx=2 and the nogui display)",
+        looked: format!("{}: {error:#}", provision::bochs::cached().display()),
+        fix: "run `cargo xtask setup`, or name one with --bochs (3.0 or later, with --enable-vmx=2 and the nogui display)",
     })
 }
 
