@@ -7,7 +7,6 @@ const PENDING: &[(&str, &str)] = &[
     ("tcg::kernels::", NO_DOM0),
     ("tcg::devices::", NO_DOM0),
     ("tcg::time::", NO_DOM0),
-    ("tcg::isolation::", NO_DOM0),
     ("bochs::boot::", NO_DOM0),
     ("bochs::kernels::", NO_DOM0),
     ("bochs::devices::", NO_DOM0),
