@@ -17,4 +17,5 @@ pub mod guest_page;
 pub mod id;
 pub mod kernel;
 pub mod memory;
+pub mod pci;
 pub mod time;
