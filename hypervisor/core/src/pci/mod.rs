@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_ports_name_a_function_only_when_enabled_and_aligned() {
-        let access = Access::from_ports(0x8001_2344, 0xCFE, Width::Word).unwrap();
+        let access = Access::from_ports(0x8001_2344, 0xCFE, Width::Word).expect("a valid access");
         assert_eq!((access.sbdf.bdf, access.register), (0x0123, 0x46));
         assert_eq!(Access::from_ports(0x0001_2344, 0xCFC, Width::Dword), None);
         assert_eq!(Access::from_ports(0x8001_2344, 0xCFD, Width::Word), None);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_window_names_a_function_from_its_first_bus() {
-        let access = Access::from_window(1, 0x80, 0x10_8100, Width::Dword).unwrap();
+        let access = Access::from_window(1, 0x80, 0x10_8100, Width::Dword).expect("a valid access");
         assert_eq!(std::format!("{}", access.sbdf), "0001:81:01.0");
         assert_eq!(access.register, 0x100);
         assert_eq!(Access::from_window(0, 0x80, 0x800_0000, Width::Byte), None);
