@@ -38,7 +38,8 @@ use memory::HostPages;
 use platform::{firmware, irq, ports};
 use vcpu::{Running, Wait};
 use virt::svm::Svm;
-use virt::{Backend, StartState, Vcpu, VcpuConfig};
+use virt::vmx::Vmx;
+use virt::{Backend, StartState, VcpuConfig};
 
 static COMMAND_LINE: Once<String> = Once::new();
 
@@ -86,7 +87,7 @@ fn bring_up(loaded: Loaded) -> ! {
 
     match features::vendor() {
         Vendor::Amd => run::<Svm>(&options, &loaded, plan),
-        Vendor::Intel => stop::refuse_boot(format_args!("VT-x is not there yet")),
+        Vendor::Intel => run::<Vmx>(&options, &loaded, plan),
     }
 }
 
@@ -233,6 +234,8 @@ fn new_vcpu<B: Backend>(
         hardware,
         gprs: virt::Gprs::default(),
         fpu: fpu::State::new().ok_or_else(no_memory)?,
+        debug_registers: [0; 4],
+        start: None,
         wait: Wait::Down,
         yields: false,
         kept: vcpu::msr::Kept::default(),
@@ -240,10 +243,8 @@ fn new_vcpu<B: Backend>(
         exits: vcpu::exits::Counters::default(),
     };
     if index == 0 {
-        running.hardware.load();
         let dom0::Start { entry, start_info } = machine.start;
         running.start(StartState::Pvh { entry, start_info });
-        running.hardware.unload();
     }
     Ok(running)
 }

@@ -43,6 +43,8 @@ impl Reason {
 
 static STOPPING: AtomicBool = AtomicBool::new(false);
 static NO_REBOOT: AtomicBool = AtomicBool::new(false);
+static PANICKING: AtomicBool = AtomicBool::new(false);
+static ENDING: AtomicBool = AtomicBool::new(false);
 static UP: AtomicBool = AtomicBool::new(false);
 
 /// After a crash, panic or refusal: halt instead of resetting the machine (`noreboot`).
@@ -62,6 +64,10 @@ pub fn refuse_boot(cause: fmt::Arguments<'_>) -> ! {
 
 /// Says the last line, and powers off, resets or halts.
 pub fn finish(reason: Reason, cause: fmt::Arguments<'_>) -> ! {
+    if ENDING.swap(true, Ordering::AcqRel) {
+        halt();
+    }
+    stop_others();
     let text = cause.as_str();
     if text == Some("") {
         console::print(format_args!("STOP {}\n", reason.word()));
@@ -78,8 +84,16 @@ pub fn finish(reason: Reason, cause: fmt::Arguments<'_>) -> ! {
 
 /// Stops the other CPUs and makes the console ours; called first by all that panic. A second panic halts at once.
 pub fn begin_panic() {
-    if STOPPING.swap(true, Ordering::AcqRel) {
+    if PANICKING.swap(true, Ordering::AcqRel) {
         halt();
+    }
+    stop_others();
+}
+
+/// Stops the other CPUs, once, and makes the console ours.
+fn stop_others() {
+    if STOPPING.swap(true, Ordering::AcqRel) {
+        return;
     }
     x86_64::instructions::interrupts::disable();
     if UP.load(Ordering::Acquire) {

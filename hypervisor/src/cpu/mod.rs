@@ -1,5 +1,6 @@
 //! Physical CPUs: descriptor tables, per-CPU data, features, bring-up.
 
+pub mod debug_registers;
 pub mod descriptors;
 pub mod features;
 pub mod fpu;

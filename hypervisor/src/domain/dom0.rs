@@ -23,6 +23,7 @@ use crate::platform::firmware;
 use crate::stop;
 use crate::time;
 use crate::vcpu::VcpuShared;
+use crate::virt::vmx;
 
 /// RAM that is kept from other use until dom0 is built: where its kernel wants to be.
 pub const KERNEL_WINDOW: Range<u64> = 16 << 20..144 << 20;
@@ -179,11 +180,11 @@ fn new_domain(plan: &Plan<'_>) -> Domain {
     let vcpus: Box<[VcpuShared]> = (0..count)
         .map(|number| VcpuShared::new(VcpuId(number as u16), CpuId((number % cpus) as u16), now))
         .collect();
-    let format = match features::vendor() {
-        features::Vendor::Intel => Format::Ept,
-        features::Vendor::Amd => Format::Npt,
+    let (format, gigabyte_pages) = match features::vendor() {
+        features::Vendor::Intel => (Format::Ept, vmx::controls::gigabyte_pages()),
+        features::Vendor::Amd => (Format::Npt, features::gigabyte_pages()),
     };
-    DomainP2m::new(format, features::gigabyte_pages())
+    DomainP2m::new(format, gigabyte_pages)
         .and_then(|p2m| Domain::new(DomainId::DOM0, true, vcpus, p2m))
         .unwrap_or_else(|| {
             stop::refuse_boot(format_args!("no memory left for dom0's own structures"))

@@ -53,6 +53,7 @@ pub fn probe() {
         Ordering::Relaxed,
     );
     X2APIC.store(x2apic, Ordering::Relaxed);
+    enable();
     if !x2apic {
         let base = HostPhys(msr::read(APIC_BASE) & 0x000F_FFFF_FFFF_F000);
         PAGE.store(
@@ -78,14 +79,19 @@ pub fn describe() -> (&'static str, &'static str) {
     )
 }
 
-/// Turns the calling CPU's local APIC on, timer masked, LINT0 closed, LINT1 as NMI.
-pub fn init_on_this_cpu() {
+/// Turns the calling CPU's local APIC on, in the mode that all use.
+fn enable() {
     let mut base = msr::read(APIC_BASE) | BASE_ENABLE;
     if X2APIC.load(Ordering::Relaxed) {
         base |= BASE_X2APIC;
     }
     // SAFETY: enabling the local APIC in the mode that CPUID offers; nothing of it is in use yet on this CPU.
     unsafe { msr::write(APIC_BASE, base) };
+}
+
+/// Turns the calling CPU's local APIC on, timer masked, LINT0 closed, LINT1 as NMI.
+pub fn init_on_this_cpu() {
+    enable();
     write(register::TASK_PRIORITY, 0);
     write(register::LVT_LINT0, LVT_MASKED);
     write(register::LVT_LINT1, LVT_NMI);

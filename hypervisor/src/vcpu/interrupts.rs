@@ -109,7 +109,10 @@ pub fn apic_written<H: Vcpu>(vcpu: &mut Running<H>, offset: u16) {
 pub fn apply<H: Vcpu>(vcpu: &mut Running<H>, effect: Effect) {
     match effect {
         // The register may have been one that changes how the local APIC is addressed.
-        Effect::None => *vcpu.shared().identity.lock() = vcpu.apic.identity(),
+        Effect::None => {
+            *vcpu.shared().identity.lock() = vcpu.apic.identity();
+            vcpu.hardware.set_task_priority(vcpu.apic.tpr(), None);
+        }
         Effect::Ipi(ipi) => vcpu.domain.send_ipi(vcpu.index, &ipi),
         Effect::Eoi { vector, level } => {
             if level {

@@ -32,6 +32,10 @@ pub struct Running<H> {
     pub gprs: Gprs,
     /// Floating-point state while another vCPU has the CPU.
     pub fpu: fpu::State,
+    /// DR0 to DR3 while another vCPU has the CPU.
+    pub debug_registers: [u64; 4],
+    /// Where it is to start, once it is loaded.
+    pub start: Option<StartState>,
     /// The emulated local APIC.
     pub apic: LocalApic,
     /// Keeps the local APIC's register page.
@@ -67,9 +71,9 @@ impl<H: Vcpu> Running<H> {
         &self.domain.vcpus[self.index]
     }
 
-    /// Starts or restarts the vCPU.
+    /// Starts or restarts the vCPU, as soon as it has the CPU.
     pub fn start(&mut self, start: StartState) {
-        self.hardware.start(&mut self.gprs, start);
+        self.start = Some(start);
         self.wait = Wait::Ready;
         self.shared().set_up(true);
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use oxen_core::time::RunstateKind;
 
 use super::{Running, Wait, exits, interrupts};
-use crate::cpu;
+use crate::cpu::{self, debug_registers};
 use crate::domain::p2m;
 use crate::interrupt::{self, local_apic};
 use crate::time;
@@ -51,6 +51,9 @@ pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {
 
 /// Runs one vCPU until it waits, its slice ends or another may have become ready.
 fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
+    if let Some(start) = vcpu.start.take() {
+        vcpu.hardware.start(&mut vcpu.gprs, start);
+    }
     set_runstate(vcpu, RunstateKind::Running);
     let slice_end = contended.then(|| time::ticks() + time::ticks_in_millis(SLICE_MILLIS));
     let limit = earliest(slice_end, others);
@@ -208,9 +211,11 @@ fn arm<H: Vcpu>(vcpu: &mut Running<H>, deadline: Option<u64>) {
 fn load<H: Vcpu>(vcpu: &mut Running<H>) {
     vcpu.hardware.load();
     vcpu.fpu.load();
+    debug_registers::load(&vcpu.debug_registers);
 }
 
 fn unload<H: Vcpu>(vcpu: &mut Running<H>) {
+    vcpu.debug_registers = debug_registers::save();
     vcpu.fpu.save();
     vcpu.hardware.unload();
 }

@@ -4,7 +4,7 @@
 //! stay below it. Dispatch is static: the boot CPU chooses the backend once, and the vCPU loop is compiled for each.
 
 pub mod svm;
-// pub mod vmx;
+pub mod vmx;
 
 use core::fmt;
 

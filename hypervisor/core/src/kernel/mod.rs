@@ -3,6 +3,7 @@
 mod bzimage;
 mod elf;
 mod unpack;
+mod xz;
 
 use core::fmt;
 
@@ -23,6 +24,8 @@ pub enum KernelError {
     UnknownCompression([u8; 4]),
     /// A known format without a decoder.
     UnsupportedCompression(Compression),
+    /// A known format in a form that kernels are not packed in.
+    UnsupportedVariant(Compression),
     /// The decoder found the payload broken.
     Corrupt(Compression),
     /// More is unpacked than the header announces, or less.
@@ -54,15 +57,19 @@ impl fmt::Display for KernelError {
             Self::UnknownCompression(magic) => {
                 write!(
                     f,
-                    "unknown compression, payload begins with {magic:02x?}; use xz, zstd, gzip or LZ4"
+                    "unknown compression, payload begins with {magic:02x?}; use xz, zstd, gzip, LZMA or LZ4"
                 )
             }
             Self::UnsupportedCompression(kind) => {
                 write!(
                     f,
-                    "{kind} compression is not supported; use xz, zstd, gzip or LZ4"
+                    "{kind} compression is not supported; use xz, zstd, gzip, LZMA or LZ4"
                 )
             }
+            Self::UnsupportedVariant(kind) => write!(
+                f,
+                "the {kind} payload uses a filter, check or setting that is not supported; pack it as Linux's build does"
+            ),
             Self::Corrupt(kind) => write!(
                 f,
                 "the {kind} payload is corrupt or truncated; copy the file again"

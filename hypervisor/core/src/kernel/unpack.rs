@@ -4,9 +4,8 @@ use core::fmt;
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use ruzstd::io::{Error, Read, Write};
-use xz4rust::{XzDecoder, XzNextBlockResult};
 
-use super::KernelError;
+use super::{KernelError, xz};
 
 /// Formats that kernels are packed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,32 +66,12 @@ impl fmt::Display for Compression {
 /// Fills `out` from the payload.
 pub fn unpack(compression: Compression, payload: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
     match compression {
-        Compression::Xz => xz(payload, out),
+        Compression::Xz => xz::unpack(payload, out),
         Compression::Zstd => zstd(payload, out),
         Compression::Gzip => gzip(payload, out),
         Compression::Lz4 => lz4(payload, out),
+        Compression::Lzma => xz::unpack_lzma(payload, out),
         other => Err(KernelError::UnsupportedCompression(other)),
-    }
-}
-
-fn xz(payload: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
-    const CORRUPT: KernelError = KernelError::Corrupt(Compression::Xz);
-    // A dictionary larger than the output is never referred to.
-    const LARGEST_DICTIONARY: usize = 256 << 20;
-    let mut decoder = XzDecoder::in_heap_with_alloc_dict_size(0, LARGEST_DICTIONARY);
-    let (mut read, mut written) = (0, 0);
-    loop {
-        let result = decoder
-            .decode(&payload[read..], &mut out[written..])
-            .map_err(|_| CORRUPT)?;
-        read += result.input_consumed();
-        written += result.output_produced();
-        match result {
-            XzNextBlockResult::EndOfStream(..) if written == out.len() => return Ok(()),
-            XzNextBlockResult::EndOfStream(..) => return Err(KernelError::WrongSize),
-            XzNextBlockResult::NeedMoreData(0, 0) => return Err(CORRUPT),
-            XzNextBlockResult::NeedMoreData(..) => {}
-        }
     }
 }
 
@@ -302,7 +281,7 @@ mod tests {
         let error = unpack(Compression::Bzip2, b"BZh9", &mut []).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "bzip2 compression is not supported; use xz, zstd, gzip or LZ4"
+            "bzip2 compression is not supported; use xz, zstd, gzip, LZMA or LZ4"
         );
     }
 }

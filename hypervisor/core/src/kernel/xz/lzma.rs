@@ -1,0 +1,433 @@
+//! The LZMA symbol decoder, shared by LZMA2 chunks (inside xz) and the older stand-alone `.lzma` format.
+//!
+//! The output is its own dictionary: a match is copied from what was put out before, so no window is kept beside it.
+//! Everything is on the path of tens of millions of calls while dom0 is unpacked; loops are written so that the
+//! compiler can see every index to be in range.
+
+use alloc::boxed::Box;
+
+/// The packed data is not what an encoder makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Corrupt;
+
+/// A probability that the next bit is 0, in 2048ths.
+type Probability = u16;
+const EVEN: Probability = 1 << (PROBABILITY_BITS - 1);
+const PROBABILITY_BITS: u32 = 11;
+/// How fast probabilities adapt.
+const ADAPTATION: u32 = 5;
+/// The range is widened below this.
+const NARROW: u32 = 1 << 24;
+
+const STATES: usize = 12;
+/// States below this follow a literal.
+const AFTER_LITERAL: usize = 7;
+const POSITION_STATES: usize = 16;
+const LITERAL_CODERS: usize = 16;
+const SHORTEST_MATCH: usize = 2;
+/// Distance slots below this have no bits behind them.
+const FIRST_SLOT_WITH_BITS: usize = 4;
+/// Distance slots from this on have uncoded bits, and four coded ones.
+const FIRST_SLOT_WITH_DIRECT_BITS: usize = 14;
+const ALIGNMENT_BITS: u32 = 4;
+/// The distance that marks the end of a stand-alone stream.
+const END_MARK: usize = 0xFFFF_FFFF;
+
+/// State after a literal, by the state before it.
+const NEXT_AFTER_LITERAL: [usize; 16] = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 4, 5, 0, 0, 0, 0];
+
+/// Parameters of a stream: how many bits of context choose a literal's and a position's probabilities.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Properties {
+    literal_context_bits: u32,
+    literal_position_mask: usize,
+    position_mask: usize,
+}
+
+impl Properties {
+    /// From the byte that encodes them, `(pb * 5 + lp) * 9 + lc`.
+    pub fn new(byte: u8) -> Result<Self, Corrupt> {
+        let (lc, lp, pb) = (byte % 9, byte / 9 % 5, byte / 45);
+        // More than 4 together is legal in stand-alone streams only, and no kernel is packed so.
+        if pb > 4 || lc + lp > 4 {
+            return Err(Corrupt);
+        }
+        Ok(Self {
+            literal_context_bits: lc.into(),
+            literal_position_mask: (1 << lp) - 1,
+            position_mask: (1 << pb) - 1,
+        })
+    }
+}
+
+/// The arithmetic decoder over one run of packed bytes.
+pub struct RangeDecoder<'a> {
+    range: u32,
+    code: u32,
+    input: &'a [u8],
+    at: usize,
+}
+
+impl<'a> RangeDecoder<'a> {
+    /// Begins a run: a zero byte, then the first four bytes of code.
+    pub fn new(input: &'a [u8]) -> Result<Self, Corrupt> {
+        let &[0, a, b, c, d, ..] = input else {
+            return Err(Corrupt);
+        };
+        Ok(Self {
+            range: u32::MAX,
+            code: u32::from_be_bytes([a, b, c, d]),
+            input,
+            at: 5,
+        })
+    }
+
+    /// Whether all packed bytes, and no more, were used.
+    pub fn is_finished(&mut self) -> bool {
+        self.widen();
+        self.at == self.input.len() && self.code == 0
+    }
+
+    /// Whether more bytes were asked for than there are.
+    fn overran(&self) -> bool {
+        self.at > self.input.len()
+    }
+
+    #[inline(always)]
+    fn widen(&mut self) {
+        if self.range < NARROW {
+            self.range <<= 8;
+            let byte = self.input.get(self.at).copied().unwrap_or(0);
+            self.code = self.code << 8 | u32::from(byte);
+            self.at += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn bit(&mut self, probability: &mut Probability) -> bool {
+        self.widen();
+        let bound = (self.range >> PROBABILITY_BITS) * u32::from(*probability);
+        if self.code < bound {
+            self.range = bound;
+            *probability += ((1 << PROBABILITY_BITS) - *probability) >> ADAPTATION;
+            false
+        } else {
+            self.range -= bound;
+            self.code -= bound;
+            *probability -= *probability >> ADAPTATION;
+            true
+        }
+    }
+
+    /// A number below `N`, its highest bit first.
+    #[inline(always)]
+    fn tree<const N: usize>(&mut self, probabilities: &mut [Probability; N]) -> usize {
+        let mut node = 1;
+        while node < N {
+            node = node << 1 | usize::from(self.bit(&mut probabilities[node]));
+        }
+        node - N
+    }
+
+    /// A number of `bits` bits, its lowest bit first.
+    #[inline(always)]
+    fn reverse_tree<const N: usize>(
+        &mut self,
+        probabilities: &mut [Probability; N],
+        bits: u32,
+    ) -> usize {
+        let (mut node, mut value) = (1, 0);
+        for place in 0..bits {
+            let bit = usize::from(self.bit(&mut probabilities[node % N]));
+            node = node << 1 | bit;
+            value |= bit << place;
+        }
+        value
+    }
+
+    /// A number of `bits` bits that are all as likely as not.
+    #[inline(always)]
+    fn direct(&mut self, bits: u32) -> usize {
+        let mut value = 0;
+        for _ in 0..bits {
+            self.widen();
+            self.range >>= 1;
+            let bit = self.code >= self.range;
+            if bit {
+                self.code -= self.range;
+            }
+            value = value << 1 | usize::from(bit);
+        }
+        value
+    }
+}
+
+/// Probabilities of match lengths.
+struct Lengths {
+    is_above_8: Probability,
+    is_above_16: Probability,
+    low: [[Probability; 8]; POSITION_STATES],
+    middle: [[Probability; 8]; POSITION_STATES],
+    high: [Probability; 256],
+}
+
+impl Lengths {
+    const NEW: Self = Self {
+        is_above_8: EVEN,
+        is_above_16: EVEN,
+        low: [[EVEN; 8]; POSITION_STATES],
+        middle: [[EVEN; 8]; POSITION_STATES],
+        high: [EVEN; 256],
+    };
+
+    #[inline(always)]
+    fn decode(&mut self, range: &mut RangeDecoder<'_>, position_state: usize) -> usize {
+        SHORTEST_MATCH
+            + if !range.bit(&mut self.is_above_8) {
+                range.tree(&mut self.low[position_state % POSITION_STATES])
+            } else if !range.bit(&mut self.is_above_16) {
+                8 + range.tree(&mut self.middle[position_state % POSITION_STATES])
+            } else {
+                16 + range.tree(&mut self.high)
+            }
+    }
+}
+
+/// What is learnt while decoding: probabilities, the last four distances, and what came last.
+struct Model {
+    state: usize,
+    /// Distances of the latest matches minus one, the latest first.
+    distances: [usize; 4],
+    is_match: [[Probability; POSITION_STATES]; STATES],
+    is_repeated: [Probability; STATES],
+    is_not_latest: [Probability; STATES],
+    is_not_second: [Probability; STATES],
+    is_not_third: [Probability; STATES],
+    is_longer_than_one: [[Probability; POSITION_STATES]; STATES],
+    match_lengths: Lengths,
+    repeated_lengths: Lengths,
+    slots: [[Probability; 64]; 4],
+    slot_bits: [[Probability; 32]; FIRST_SLOT_WITH_DIRECT_BITS - FIRST_SLOT_WITH_BITS],
+    alignment: [Probability; 1 << ALIGNMENT_BITS],
+}
+
+impl Model {
+    const NEW: Self = Self {
+        state: 0,
+        distances: [0; 4],
+        is_match: [[EVEN; POSITION_STATES]; STATES],
+        is_repeated: [EVEN; STATES],
+        is_not_latest: [EVEN; STATES],
+        is_not_second: [EVEN; STATES],
+        is_not_third: [EVEN; STATES],
+        is_longer_than_one: [[EVEN; POSITION_STATES]; STATES],
+        match_lengths: Lengths::NEW,
+        repeated_lengths: Lengths::NEW,
+        slots: [[EVEN; 64]; 4],
+        slot_bits: [[EVEN; 32]; FIRST_SLOT_WITH_DIRECT_BITS - FIRST_SLOT_WITH_BITS],
+        alignment: [EVEN; 1 << ALIGNMENT_BITS],
+    };
+
+    /// The distance, minus one, of a match that is not repeated.
+    #[inline(always)]
+    fn distance(&mut self, range: &mut RangeDecoder<'_>, length: usize) -> usize {
+        let slot = range.tree(&mut self.slots[(length - SHORTEST_MATCH).min(3)]);
+        if slot < FIRST_SLOT_WITH_BITS {
+            return slot;
+        }
+        let bits = (slot >> 1) as u32 - 1;
+        let top = (2 | slot & 1) << bits;
+        match self.slot_bits.get_mut(slot - FIRST_SLOT_WITH_BITS) {
+            Some(probabilities) => top + range.reverse_tree(probabilities, bits),
+            None => {
+                let middle = range.direct(bits - ALIGNMENT_BITS) << ALIGNMENT_BITS;
+                top + middle + range.reverse_tree(&mut self.alignment, ALIGNMENT_BITS)
+            }
+        }
+    }
+}
+
+/// Probabilities of literals, one set for each context.
+type Literals = [[Probability; 0x300]; LITERAL_CODERS];
+
+/// A decoder with its state between chunks. Some 30 KiB, on the heap.
+pub struct Decoder {
+    properties: Properties,
+    model: Box<Model>,
+    literals: Box<[[Probability; 0x300]]>,
+}
+
+/// Why [`Decoder::decode`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The output is full.
+    Full,
+    /// The stream's end mark was met at this position.
+    EndMark(usize),
+}
+
+impl Decoder {
+    /// A decoder in its first state.
+    pub fn new(properties: Properties) -> Self {
+        Self {
+            properties,
+            model: Box::new(Model::NEW),
+            literals: alloc::vec![[EVEN; 0x300]; LITERAL_CODERS].into_boxed_slice(),
+        }
+    }
+
+    /// Forgets what was learnt, and takes new parameters if there are any.
+    pub fn reset(&mut self, properties: Option<Properties>) {
+        self.properties = properties.unwrap_or(self.properties);
+        *self.model = Model::NEW;
+        self.literals.fill([EVEN; 0x300]);
+    }
+
+    /// Fills `out` from `position` on; what lies before is the dictionary.
+    ///
+    /// # Errors
+    /// A match that begins before the dictionary or goes on behind `out`, or too few packed bytes.
+    pub fn decode(
+        &mut self,
+        range: &mut RangeDecoder<'_>,
+        out: &mut [u8],
+        position: usize,
+    ) -> Result<Stop, Corrupt> {
+        let literals: &mut Literals =
+            (&mut *self.literals).try_into().map_err(|_| Corrupt)?;
+        // The hot state lives in registers, not behind references.
+        let mut local = RangeDecoder { ..*range };
+        let result = run(&mut local, &mut self.model, literals, self.properties, out, position);
+        *range = local;
+        if range.overran() { Err(Corrupt) } else { result }
+    }
+}
+
+fn run(
+    range: &mut RangeDecoder<'_>,
+    model: &mut Model,
+    literals: &mut Literals,
+    properties: Properties,
+    out: &mut [u8],
+    mut position: usize,
+) -> Result<Stop, Corrupt> {
+    let mut state = model.state;
+    let [mut d0, mut d1, mut d2, mut d3] = model.distances;
+    while position < out.len() {
+        let position_state = position & properties.position_mask & (POSITION_STATES - 1);
+        if !range.bit(&mut model.is_match[state][position_state]) {
+            let previous = match position.checked_sub(1) {
+                Some(before) => usize::from(out[before]),
+                None => 0,
+            };
+            let context = ((position & properties.literal_position_mask)
+                << properties.literal_context_bits)
+                + (previous >> (8 - properties.literal_context_bits));
+            let coder = &mut literals[context % LITERAL_CODERS];
+            let byte = if state < AFTER_LITERAL {
+                literal(range, coder)
+            } else {
+                let place = position.wrapping_sub(d0).wrapping_sub(1);
+                let expected = *out.get(place).ok_or(Corrupt)?;
+                literal_after_match(range, coder, expected)
+            };
+            out[position] = byte;
+            position += 1;
+            state = NEXT_AFTER_LITERAL[state];
+            continue;
+        }
+        let after_literal = state < AFTER_LITERAL;
+        let length;
+        if !range.bit(&mut model.is_repeated[state]) {
+            (d3, d2, d1) = (d2, d1, d0);
+            length = model.match_lengths.decode(range, position_state);
+            d0 = model.distance(range, length);
+            if d0 == END_MARK {
+                return Ok(Stop::EndMark(position));
+            }
+            state = if after_literal { 7 } else { 10 };
+        } else {
+            let mut is_short = false;
+            if !range.bit(&mut model.is_not_latest[state]) {
+                is_short = !range.bit(&mut model.is_longer_than_one[state][position_state]);
+            } else if !range.bit(&mut model.is_not_second[state]) {
+                (d0, d1) = (d1, d0);
+            } else if !range.bit(&mut model.is_not_third[state]) {
+                (d0, d1, d2) = (d2, d0, d1);
+            } else {
+                (d0, d1, d2, d3) = (d3, d0, d1, d2);
+            }
+            if is_short {
+                length = 1;
+                state = if after_literal { 9 } else { 11 };
+            } else {
+                length = model.repeated_lengths.decode(range, position_state);
+                state = if after_literal { 8 } else { 11 };
+            }
+        }
+        if d0 >= position || length > out.len() - position {
+            return Err(Corrupt);
+        }
+        copy_match(out, position, d0 + 1, length);
+        position += length;
+    }
+    model.state = state;
+    model.distances = [d0, d1, d2, d3];
+    Ok(Stop::Full)
+}
+
+#[inline(always)]
+fn literal(range: &mut RangeDecoder<'_>, coder: &mut [Probability; 0x300]) -> u8 {
+    let mut node = 1;
+    while node < 0x100 {
+        node = node << 1 | usize::from(range.bit(&mut coder[node]));
+    }
+    node as u8
+}
+
+/// A literal where the match before did not go on: the byte that would have continued it is context as long as the
+/// bits agree.
+#[inline(always)]
+fn literal_after_match(
+    range: &mut RangeDecoder<'_>,
+    coder: &mut [Probability; 0x300],
+    expected: u8,
+) -> u8 {
+    let mut expected = usize::from(expected);
+    let (mut node, mut agrees) = (1, 0x100);
+    while node < 0x100 {
+        expected <<= 1;
+        let expected_bit = expected & agrees;
+        let bit = range.bit(&mut coder[(agrees + expected_bit + node) % 0x300]);
+        node = node << 1 | usize::from(bit);
+        agrees &= if bit { expected } else { !expected };
+    }
+    node as u8
+}
+
+/// Copies `length` bytes from `distance` back; the ranges may overlap, and then repeat. Both lie in `out`.
+#[inline(always)]
+pub fn copy_match(out: &mut [u8], to: usize, distance: usize, length: usize) {
+    const STEP: usize = 8;
+    let from = to - distance;
+    if distance >= STEP && length.next_multiple_of(STEP) <= out.len() - to {
+        // Whole steps may write behind the match's end, which is overwritten later.
+        let mut done = 0;
+        while done < length {
+            let Some(&step) = out[from + done..].first_chunk::<STEP>() else {
+                return;
+            };
+            if let Some(place) = out[to + done..].first_chunk_mut::<STEP>() {
+                *place = step;
+            }
+            done += STEP;
+        }
+    } else if distance == 1 {
+        let byte = out[from];
+        out[to..to + length].fill(byte);
+    } else {
+        for offset in 0..length {
+            out[to + offset] = out[from + offset];
+        }
+    }
+}
