@@ -1,7 +1,7 @@
 //! The bzImage container (Linux boot protocol, xen-abi 1.1).
 
 use super::unpack::{self, Compression};
-use super::{KernelError, PvhKernel};
+use super::{ELF_MAGIC, KernelError, PvhKernel};
 
 const MAGIC: u32 = 0x5372_6448;
 const MAGIC_OFFSET: usize = 0x202;
@@ -12,7 +12,6 @@ const PAYLOAD_LENGTH: usize = 0x24C;
 /// First version with the payload fields.
 const OLDEST_VERSION: u16 = 0x208;
 const SECTOR: usize = 512;
-const ELF_MAGIC: [u8; 4] = *b"\x7FELF";
 /// A kernel larger than this is not believed.
 const LARGEST: usize = 1 << 30;
 
@@ -142,9 +141,7 @@ mod tests {
 
     #[test]
     fn an_unknown_compression_is_named_by_its_first_bytes() {
-        let error = Image::parse(&image(b"NOPE    \x10\0\0\0"))
-            .map(|_| ())
-            .unwrap_err();
+        let error = Image::parse(&image(b"NOPE    \x10\0\0\0")).expect_err("no such magic");
         assert_eq!(error, KernelError::UnknownCompression(*b"NOPE"));
         assert!(error.to_string().contains("4e, 4f, 50, 45"));
     }
@@ -162,12 +159,12 @@ mod tests {
         ));
         bytes.truncate(bytes.len() - 5);
         assert_eq!(
-            Image::parse(&bytes).map(|_| ()).unwrap_err(),
-            KernelError::Truncated
+            Image::parse(&bytes).map(|_| ()),
+            Err(KernelError::Truncated)
         );
         assert_eq!(
-            Image::parse(b"hello").map(|_| ()).unwrap_err(),
-            KernelError::NotAKernel
+            Image::parse(b"hello").map(|_| ()),
+            Err(KernelError::NotAKernel)
         );
     }
 

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use oxen_abi::start_info::NOTE_PHYS32_ENTRY;
 
-use super::KernelError;
+use super::{ELF_MAGIC, KernelError};
 
 const HEADER_SIZE: usize = 64;
 const PROGRAM_HEADER_SIZE: usize = 56;
@@ -14,6 +14,12 @@ const MACHINE_X86_64: u64 = 62;
 const PT_LOAD: u64 = 1;
 const PT_NOTE: u64 = 4;
 const FOUR_GIB: u64 = 1 << 32;
+/// `XEN_ELFNOTE_SUPPORTED_FEATURES`.
+const NOTE_SUPPORTED_FEATURES: u32 = 17;
+/// `XEN_ELFNOTE_PHYS32_RELOC`.
+const NOTE_PHYS32_RELOC: u32 = 19;
+/// `XENFEAT_dom0`: the kernel can be the control domain.
+const FEATURE_DOM0: u64 = 1 << 11;
 
 /// A part of the kernel in memory.
 #[derive(Clone, Copy, Debug)]
@@ -26,12 +32,27 @@ pub struct Segment<'a> {
     pub size: u64,
 }
 
+/// Where a relocatable kernel may be put instead of at its own addresses, as a whole (PHYS32_RELOC note).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// What its first address must be a multiple of; a power of two.
+    pub alignment: u32,
+    /// Lowest first address.
+    pub lowest: u32,
+    /// Highest last address.
+    pub highest: u32,
+}
+
 /// A kernel that can be entered the PVH way.
 #[derive(Clone, Copy, Debug)]
 pub struct PvhKernel<'a> {
     file: &'a [u8],
-    /// 32-bit entry point.
+    /// 32-bit entry point, in one of the segments.
     pub entry: u32,
+    /// Present if the kernel can be moved; its entry point then moves with it.
+    pub relocation: Option<Relocation>,
+    /// Whether it says that it can be the control domain; `None` if it does not list what it can do.
+    pub supports_dom0: Option<bool>,
 }
 
 impl<'a> PvhKernel<'a> {
@@ -41,25 +62,48 @@ impl<'a> PvhKernel<'a> {
     /// What is wrong with the file.
     pub fn parse(file: &'a [u8]) -> Result<Self, KernelError> {
         let header = file.get(..HEADER_SIZE).ok_or(KernelError::Truncated)?;
-        if header[4] != CLASS_64
+        if !header.starts_with(&ELF_MAGIC)
+            || header[4] != CLASS_64
             || header[5] != LITTLE_ENDIAN
             || number(header, 18, 2) != Some(MACHINE_X86_64)
         {
             return Err(KernelError::NotX86Elf);
         }
-        let this = Self { file, entry: 0 };
+        let mut this = Self {
+            file,
+            entry: 0,
+            relocation: None,
+            supports_dom0: None,
+        };
         let mut entry = None;
         for program_header in this.program_headers()? {
-            let field =
-                |offset, size| number(program_header, offset, size).ok_or(KernelError::Truncated);
-            match field(0, 4)? {
-                PT_LOAD => this.segment(program_header).map(|_| ())?,
-                PT_NOTE if entry.is_none() => entry = find_entry(this.content(program_header)?),
+            match number(program_header, 0, 4) {
+                Some(PT_LOAD) => this.segment(program_header).map(|_| ())?,
+                Some(PT_NOTE) => {
+                    for (kind, value) in XenNotes(this.content(program_header)?) {
+                        match kind {
+                            NOTE_PHYS32_ENTRY => entry = entry.or(entry_point(value)),
+                            NOTE_PHYS32_RELOC => this.relocation = relocation(value),
+                            NOTE_SUPPORTED_FEATURES => {
+                                this.supports_dom0 =
+                                    number(value, 0, 4).map(|bits| bits & FEATURE_DOM0 != 0);
+                            }
+                            _ => {}
+                        }
+                    }
+                }
                 _ => {}
             }
         }
-        let entry = entry.ok_or(KernelError::NotPvh)?;
-        Ok(Self { file, entry })
+        this.entry = entry.ok_or(KernelError::NotPvh)?;
+        let at = u64::from(this.entry);
+        if !this
+            .segments()
+            .any(|segment| segment.address <= at && at - segment.address < segment.size)
+        {
+            return Err(KernelError::EntryOutside(this.entry));
+        }
+        Ok(this)
     }
 
     /// The segments to load, in file order.
@@ -77,9 +121,9 @@ impl<'a> PvhKernel<'a> {
     pub fn extent(&self) -> Range<u64> {
         self.segments()
             .filter(|segment| segment.size > 0)
-            .fold(u64::MAX..0, |all, segment| {
-                all.start.min(segment.address)..all.end.max(segment.address + segment.size)
-            })
+            .map(|segment| segment.address..segment.address + segment.size)
+            .reduce(|all, part| all.start.min(part.start)..all.end.max(part.end))
+            .unwrap_or_default()
     }
 
     fn program_headers(&self) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, KernelError> {
@@ -123,21 +167,54 @@ impl<'a> PvhKernel<'a> {
     }
 }
 
-/// PHYS32_ENTRY among notes: name size, descriptor size, type, then name and descriptor, each padded to four bytes.
-fn find_entry(mut notes: &[u8]) -> Option<u32> {
-    loop {
-        let field = |offset| number(notes, offset, 4);
-        let (name_size, value_size, kind) = (field(0)? as usize, field(4)? as usize, field(8)?);
-        let value_at = 12usize.checked_add(name_size.checked_next_multiple_of(4)?)?;
-        let value = notes.get(value_at..value_at.checked_add(value_size)?)?;
-        if notes.get(12..12 + name_size)? == b"Xen\0" && kind == u64::from(NOTE_PHYS32_ENTRY) {
-            return match value_size {
-                4 | 8 => u32::try_from(number(value, 0, value_size)?).ok(),
-                _ => None,
-            };
+/// The notes owned by "Xen" in a segment, as type and descriptor: name size, descriptor size, type, then name and
+/// descriptor, each padded to four bytes. Ends at the first that is cut off.
+struct XenNotes<'a>(&'a [u8]);
+
+impl<'a> Iterator for XenNotes<'a> {
+    type Item = (u32, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        const HEADER: usize = 12;
+        loop {
+            let notes = self.0;
+            let field = |offset| number(notes, offset, 4);
+            let (name_size, value_size) = (field(0)? as usize, field(4)? as usize);
+            let kind = field(8)? as u32;
+            let (name, rest) = notes.get(HEADER..)?.split_at_checked(name_size)?;
+            let rest = rest.get(padding(name_size)..)?;
+            let (value, rest) = rest.split_at_checked(value_size)?;
+            // The last descriptor's padding may be missing.
+            self.0 = rest.get(padding(value_size)..).unwrap_or_default();
+            if name == b"Xen\0" {
+                return Some((kind, value));
+            }
         }
-        notes = notes.get(value_at.checked_add(value_size.checked_next_multiple_of(4)?)?..)?;
     }
+}
+
+const fn padding(size: usize) -> usize {
+    size.wrapping_neg() % 4
+}
+
+/// The entry note's descriptor has four bytes or eight.
+fn entry_point(value: &[u8]) -> Option<u32> {
+    match value.len() {
+        size @ (4 | 8) => u32::try_from(number(value, 0, size)?).ok(),
+        _ => None,
+    }
+}
+
+/// Up to three words, each with a default.
+fn relocation(value: &[u8]) -> Option<Relocation> {
+    let word =
+        |index: usize, default| number(value, 4 * index, 4).map_or(default, |word| word as u32);
+    let relocation = Relocation {
+        alignment: word(0, 0x20_0000),
+        lowest: word(1, 0),
+        highest: word(2, u32::MAX),
+    };
+    relocation.alignment.is_power_of_two().then_some(relocation)
 }
 
 /// A little-endian number of `size` bytes.
@@ -155,9 +232,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// An executable with one segment at 16 MiB and one note.
-    fn kernel(note: &[u8], kind: u32) -> Vec<u8> {
+    /// An executable with one segment at 16 MiB and these notes, each a type and a descriptor.
+    fn kernel(notes: &[(u32, &[u8])]) -> Vec<u8> {
         let mut file = vec![0; HEADER_SIZE + 2 * PROGRAM_HEADER_SIZE];
+        let start = file.len() as u64;
+        note(&mut file, b"GNU\0", 3, &[7; 5]);
+        for &(kind, value) in notes {
+            note(&mut file, b"Xen\0", kind, value);
+        }
+        let notes_size = file.len() as u64 - start;
         file[..6].copy_from_slice(b"\x7FELF\x02\x01");
         let mut put = |offset: usize, value: u64, size: usize| {
             file[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
@@ -172,15 +255,21 @@ mod tests {
         put(load + 32, 64, 8);
         put(load + 40, 0x2000, 8);
         put(notes, PT_NOTE, 4);
-        put(notes + 8, (HEADER_SIZE + 2 * PROGRAM_HEADER_SIZE) as u64, 8);
-        put(notes + 32, 16 + note.len() as u64, 8);
-        for word in [4, note.len() as u32, kind] {
-            file.extend_from_slice(&word.to_le_bytes());
-        }
-        file.extend_from_slice(b"Xen\0");
-        file.extend_from_slice(note);
+        put(notes + 8, start, 8);
+        put(notes + 32, notes_size, 8);
         file
     }
+
+    fn note(file: &mut Vec<u8>, owner: &[u8; 4], kind: u32, value: &[u8]) {
+        for word in [owner.len() as u32, value.len() as u32, kind] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        file.extend_from_slice(owner);
+        file.extend_from_slice(value);
+        file.resize(file.len().next_multiple_of(4), 0);
+    }
+
+    const ENTRY: (u32, &[u8]) = (NOTE_PHYS32_ENTRY, &0x100_0850u32.to_le_bytes());
 
     #[test]
     fn both_sizes_of_the_entry_note_are_read() {
@@ -188,17 +277,18 @@ mod tests {
             &0x100_0850u32.to_le_bytes()[..],
             &0x100_0850u64.to_le_bytes()[..],
         ] {
-            let file = kernel(note, NOTE_PHYS32_ENTRY);
+            let file = kernel(&[(NOTE_PHYS32_ENTRY, note)]);
             let kernel = PvhKernel::parse(&file).expect("a PVH kernel");
             assert_eq!(kernel.entry, 0x100_0850);
             assert_eq!(kernel.extent(), 0x100_0000..0x100_2000);
             assert_eq!(kernel.segments().count(), 1);
+            assert_eq!((kernel.relocation, kernel.supports_dom0), (None, None));
         }
     }
 
     #[test]
     fn a_kernel_without_the_note_is_refused() {
-        let file = kernel(&[0; 4], 6);
+        let file = kernel(&[(6, &[0; 4])]);
         assert_eq!(
             PvhKernel::parse(&file).map(|_| ()),
             Err(KernelError::NotPvh)
@@ -206,8 +296,48 @@ mod tests {
     }
 
     #[test]
+    fn relocation_and_features_come_from_their_notes() {
+        let words = [0x20_0000u32, 0x100_0000, 0x3FFF_FFFF];
+        let words = words.map(u32::to_le_bytes);
+        let file = kernel(&[
+            (NOTE_PHYS32_RELOC, words.as_flattened()),
+            (NOTE_SUPPORTED_FEATURES, &0x8801u32.to_le_bytes()),
+            ENTRY,
+        ]);
+        let parsed = PvhKernel::parse(&file).expect("a PVH kernel");
+        let relocation = Relocation {
+            alignment: 0x20_0000,
+            lowest: 0x100_0000,
+            highest: 0x3FFF_FFFF,
+        };
+        assert_eq!(parsed.relocation, Some(relocation));
+        assert_eq!(parsed.supports_dom0, Some(true));
+
+        let file = kernel(&[
+            ENTRY,
+            (NOTE_PHYS32_RELOC, &[]),
+            (NOTE_SUPPORTED_FEATURES, &[1, 0, 0, 0]),
+        ]);
+        let parsed = PvhKernel::parse(&file).expect("a PVH kernel");
+        let anywhere = Relocation {
+            alignment: 0x20_0000,
+            lowest: 0,
+            highest: u32::MAX,
+        };
+        assert_eq!(parsed.relocation, Some(anywhere));
+        assert_eq!(parsed.supports_dom0, Some(false));
+    }
+
+    #[test]
+    fn an_entry_point_outside_of_the_segments_is_refused() {
+        let file = kernel(&[(NOTE_PHYS32_ENTRY, &0x100_2000u32.to_le_bytes())]);
+        let refused = PvhKernel::parse(&file).map(|_| ());
+        assert_eq!(refused, Err(KernelError::EntryOutside(0x100_2000)));
+    }
+
+    #[test]
     fn segments_beyond_four_gib_are_refused() {
-        let mut file = kernel(&[0; 4], NOTE_PHYS32_ENTRY);
+        let mut file = kernel(&[ENTRY]);
         file[HEADER_SIZE + 28] = 1;
         assert_eq!(
             PvhKernel::parse(&file).map(|_| ()),
@@ -217,8 +347,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_damaged_file_never_panics(at in 0usize..200, value in any::<u8>(), cut in 0usize..240) {
-            let mut file = kernel(&0x100_0850u32.to_le_bytes(), NOTE_PHYS32_ENTRY);
+        fn a_damaged_file_never_panics(at in 0usize..300, value in any::<u8>(), cut in 0usize..300) {
+            let mut file = kernel(&[ENTRY, (NOTE_PHYS32_RELOC, &[1; 12])]);
             let at = at % file.len();
             file[at] = value;
             file.truncate(cut.max(1));

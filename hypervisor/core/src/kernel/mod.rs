@@ -8,8 +8,10 @@ mod xz;
 use core::fmt;
 
 pub use bzimage::Image;
-pub use elf::{PvhKernel, Segment};
+pub use elf::{PvhKernel, Relocation, Segment};
 pub use unpack::Compression;
+
+const ELF_MAGIC: [u8; 4] = *b"\x7FELF";
 
 /// Why an image cannot be booted: the cause, and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum KernelError {
     NotX86Elf,
     /// No PVH entry point.
     NotPvh,
+    /// The entry point is in none of the segments.
+    EntryOutside(u32),
     /// A segment wraps around or lies above 4 GiB.
     BadSegment,
 }
@@ -77,11 +81,46 @@ impl fmt::Display for KernelError {
             Self::WrongSize => f.write_str(
                 "the payload's size is not what its header announces; copy the file again",
             ),
-            Self::NotX86Elf => f.write_str("not a 64-bit x86 ELF executable"),
+            Self::NotX86Elf => f.write_str("not a 64-bit x86 ELF executable; give an x86-64 kernel"),
             Self::NotPvh => f.write_str(
                 "not PVH-bootable, no PHYS32_ENTRY note; use a kernel built with CONFIG_PVH=y",
             ),
-            Self::BadSegment => f.write_str("an ELF segment wraps around or lies above 4 GiB"),
+            Self::EntryOutside(entry) => write!(
+                f,
+                "the PVH entry point {entry:#x} lies outside of the kernel; copy the file again"
+            ),
+            Self::BadSegment => f.write_str("an ELF segment wraps around, is larger in the file than in memory, or lies above 4 GiB; use an unmodified kernel"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `OXEN_TEST_KERNELS`: paths of distribution kernels, separated by colons.
+    #[test]
+    fn distribution_kernels_unpack_to_pvh_kernels() {
+        let Ok(paths) = std::env::var("OXEN_TEST_KERNELS") else {
+            println!("skipped: OXEN_TEST_KERNELS names no kernels");
+            return;
+        };
+        for path in paths.split(':') {
+            let file = std::fs::read(path).expect("a readable kernel");
+            let image = Image::parse(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let mut buffer = vec![0; image.unpacked_size()];
+            let kernel = image
+                .unpack_into(&mut buffer)
+                .unwrap_or_else(|error| panic!("{path}: {error}"));
+            println!(
+                "{path}: {} bytes, entry {:#x}, extent {:x?}, {:x?}",
+                image.unpacked_size(),
+                kernel.entry,
+                kernel.extent(),
+                kernel.relocation
+            );
+            assert_eq!(kernel.extent().start, 0x100_0000, "{path}");
+            assert_eq!(kernel.supports_dom0, Some(true), "{path}");
         }
     }
 }

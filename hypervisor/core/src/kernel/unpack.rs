@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn formats_without_a_decoder_are_named() {
-        let error = unpack(Compression::Bzip2, b"BZh9", &mut []).unwrap_err();
+        let error = unpack(Compression::Bzip2, b"BZh9", &mut []).expect_err("no decoder");
         assert_eq!(
             error.to_string(),
             "bzip2 compression is not supported; use xz, zstd, gzip, LZMA or LZ4"

@@ -8,7 +8,8 @@ const CRC64: [u64; 256] = crc64_table();
 pub fn crc32(bytes: &[u8]) -> u32 {
     let (steps, rest) = bytes.as_chunks::<8>();
     let crc = steps.iter().fold(u32::MAX, |crc, step| {
-        let [a, b, c, d] = (crc ^ u32::from_le_bytes([step[0], step[1], step[2], step[3]])).to_le_bytes();
+        let [a, b, c, d] =
+            (crc ^ u32::from_le_bytes([step[0], step[1], step[2], step[3]])).to_le_bytes();
         CRC32[7][usize::from(a)]
             ^ CRC32[6][usize::from(b)]
             ^ CRC32[5][usize::from(c)]
@@ -18,16 +19,16 @@ pub fn crc32(bytes: &[u8]) -> u32 {
             ^ CRC32[1][usize::from(step[6])]
             ^ CRC32[0][usize::from(step[7])]
     });
-    !rest
-        .iter()
-        .fold(crc, |crc, &byte| crc >> 8 ^ CRC32[0][usize::from(crc as u8 ^ byte)])
+    !rest.iter().fold(crc, |crc, &byte| {
+        crc >> 8 ^ CRC32[0][usize::from(crc as u8 ^ byte)]
+    })
 }
 
 /// CRC-64 as in ECMA-182, bit-reflected.
 pub fn crc64(bytes: &[u8]) -> u64 {
-    !bytes
-        .iter()
-        .fold(u64::MAX, |crc, &byte| crc >> 8 ^ CRC64[usize::from(crc as u8 ^ byte)])
+    !bytes.iter().fold(u64::MAX, |crc, &byte| {
+        crc >> 8 ^ CRC64[usize::from(crc as u8 ^ byte)]
+    })
 }
 
 const fn crc32_tables() -> [[u32; 256]; 8] {

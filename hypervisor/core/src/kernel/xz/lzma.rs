@@ -19,11 +19,14 @@ const ADAPTATION: u32 = 5;
 /// The range is widened below this.
 const NARROW: u32 = 1 << 24;
 
-const STATES: usize = 12;
+/// There are 12; a power of two needs no check of an index.
+const STATES: usize = 16;
 /// States below this follow a literal.
 const AFTER_LITERAL: usize = 7;
 const POSITION_STATES: usize = 16;
 const LITERAL_CODERS: usize = 16;
+/// Nodes of a literal's coder: three trees of 256, and room up to a power of two.
+const LITERAL_NODES: usize = 0x400;
 const SHORTEST_MATCH: usize = 2;
 /// Distance slots below this have no bits behind them.
 const FIRST_SLOT_WITH_BITS: usize = 4;
@@ -34,7 +37,7 @@ const ALIGNMENT_BITS: u32 = 4;
 const END_MARK: usize = 0xFFFF_FFFF;
 
 /// State after a literal, by the state before it.
-const NEXT_AFTER_LITERAL: [usize; 16] = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 4, 5, 0, 0, 0, 0];
+const NEXT_AFTER_LITERAL: [usize; STATES] = [0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 4, 5, 0, 0, 0, 0];
 
 /// Parameters of a stream: how many bits of context choose a literal's and a position's probabilities.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +64,7 @@ impl Properties {
 }
 
 /// The arithmetic decoder over one run of packed bytes.
+#[derive(Clone, Copy)]
 pub struct RangeDecoder<'a> {
     range: u32,
     code: u32,
@@ -105,17 +109,24 @@ impl<'a> RangeDecoder<'a> {
 
     #[inline(always)]
     fn bit(&mut self, probability: &mut Probability) -> bool {
+        self.choose(probability, false, true)
+    }
+
+    /// `zero` or `one` by the next bit: decided where the bit is, it need not be made a number first.
+    #[inline(always)]
+    fn choose<T>(&mut self, probability: &mut Probability, zero: T, one: T) -> T {
         self.widen();
-        let bound = (self.range >> PROBABILITY_BITS) * u32::from(*probability);
+        let chance = u32::from(*probability);
+        let bound = (self.range >> PROBABILITY_BITS) * chance;
         if self.code < bound {
             self.range = bound;
-            *probability += ((1 << PROBABILITY_BITS) - *probability) >> ADAPTATION;
-            false
+            *probability = (chance + (((1 << PROBABILITY_BITS) - chance) >> ADAPTATION)) as u16;
+            zero
         } else {
             self.range -= bound;
             self.code -= bound;
-            *probability -= *probability >> ADAPTATION;
-            true
+            *probability = (chance - (chance >> ADAPTATION)) as u16;
+            one
         }
     }
 
@@ -123,8 +134,8 @@ impl<'a> RangeDecoder<'a> {
     #[inline(always)]
     fn tree<const N: usize>(&mut self, probabilities: &mut [Probability; N]) -> usize {
         let mut node = 1;
-        while node < N {
-            node = node << 1 | usize::from(self.bit(&mut probabilities[node]));
+        for _ in 0..N.trailing_zeros() {
+            node = self.choose(&mut probabilities[node % N], node << 1, node << 1 | 1);
         }
         node - N
     }
@@ -138,9 +149,11 @@ impl<'a> RangeDecoder<'a> {
     ) -> usize {
         let (mut node, mut value) = (1, 0);
         for place in 0..bits {
-            let bit = usize::from(self.bit(&mut probabilities[node % N]));
-            node = node << 1 | bit;
-            value |= bit << place;
+            (node, value) = self.choose(
+                &mut probabilities[node % N],
+                (node << 1, value),
+                (node << 1 | 1, value | 1 << place),
+            );
         }
         value
     }
@@ -228,6 +241,42 @@ impl Model {
         alignment: [EVEN; 1 << ALIGNMENT_BITS],
     };
 
+    /// Length of a match, new or repeated, and its distance in `distances[0]`.
+    #[inline(never)]
+    fn match_length(&mut self, outer_range: &mut RangeDecoder<'_>, position_state: usize) -> usize {
+        let mut range = *outer_range;
+        let state = self.state % STATES;
+        let is_after_literal = state < AFTER_LITERAL;
+        let [d0, d1, d2, d3] = self.distances;
+        let length;
+        if !range.bit(&mut self.is_repeated[state]) {
+            self.state = if is_after_literal { 7 } else { 10 };
+            length = self.match_lengths.decode(&mut range, position_state);
+            self.distances = [self.distance(&mut range, length), d0, d1, d2];
+        } else {
+            let mut is_single = false;
+            if !range.bit(&mut self.is_not_latest[state]) {
+                let longer = &mut self.is_longer_than_one[state][position_state % POSITION_STATES];
+                is_single = !range.bit(longer);
+            } else if !range.bit(&mut self.is_not_second[state]) {
+                self.distances = [d1, d0, d2, d3];
+            } else if !range.bit(&mut self.is_not_third[state]) {
+                self.distances = [d2, d0, d1, d3];
+            } else {
+                self.distances = [d3, d0, d1, d2];
+            }
+            if is_single {
+                self.state = if is_after_literal { 9 } else { 11 };
+                length = 1;
+            } else {
+                self.state = if is_after_literal { 8 } else { 11 };
+                length = self.repeated_lengths.decode(&mut range, position_state);
+            }
+        }
+        *outer_range = range;
+        length
+    }
+
     /// The distance, minus one, of a match that is not repeated.
     #[inline(always)]
     fn distance(&mut self, range: &mut RangeDecoder<'_>, length: usize) -> usize {
@@ -248,13 +297,13 @@ impl Model {
 }
 
 /// Probabilities of literals, one set for each context.
-type Literals = [[Probability; 0x300]; LITERAL_CODERS];
+type Literals = [[Probability; LITERAL_NODES]; LITERAL_CODERS];
 
 /// A decoder with its state between chunks. Some 30 KiB, on the heap.
 pub struct Decoder {
     properties: Properties,
     model: Box<Model>,
-    literals: Box<[[Probability; 0x300]]>,
+    literals: Box<[[Probability; LITERAL_NODES]]>,
 }
 
 /// Why [`Decoder::decode`] returned.
@@ -272,7 +321,7 @@ impl Decoder {
         Self {
             properties,
             model: Box::new(Model::NEW),
-            literals: alloc::vec![[EVEN; 0x300]; LITERAL_CODERS].into_boxed_slice(),
+            literals: alloc::vec![[EVEN; LITERAL_NODES]; LITERAL_CODERS].into_boxed_slice(),
         }
     }
 
@@ -280,7 +329,7 @@ impl Decoder {
     pub fn reset(&mut self, properties: Option<Properties>) {
         self.properties = properties.unwrap_or(self.properties);
         *self.model = Model::NEW;
-        self.literals.fill([EVEN; 0x300]);
+        self.literals.fill([EVEN; LITERAL_NODES]);
     }
 
     /// Fills `out` from `position` on; what lies before is the dictionary.
@@ -293,29 +342,37 @@ impl Decoder {
         out: &mut [u8],
         position: usize,
     ) -> Result<Stop, Corrupt> {
-        let literals: &mut Literals =
-            (&mut *self.literals).try_into().map_err(|_| Corrupt)?;
-        // The hot state lives in registers, not behind references.
-        let mut local = RangeDecoder { ..*range };
-        let result = run(&mut local, &mut self.model, literals, self.properties, out, position);
-        *range = local;
-        if range.overran() { Err(Corrupt) } else { result }
+        let literals: &mut Literals = (&mut *self.literals).try_into().map_err(|_| Corrupt)?;
+        let result = run(
+            range,
+            &mut self.model,
+            literals,
+            self.properties,
+            out,
+            position,
+        );
+        if range.overran() {
+            Err(Corrupt)
+        } else {
+            result
+        }
     }
 }
 
+/// The loop over symbols; literals, two thirds of them, are decoded in it, so that what they need stays in registers.
 fn run(
-    range: &mut RangeDecoder<'_>,
+    outer_range: &mut RangeDecoder<'_>,
     model: &mut Model,
     literals: &mut Literals,
     properties: Properties,
     out: &mut [u8],
     mut position: usize,
 ) -> Result<Stop, Corrupt> {
+    let mut range = *outer_range;
     let mut state = model.state;
-    let [mut d0, mut d1, mut d2, mut d3] = model.distances;
     while position < out.len() {
-        let position_state = position & properties.position_mask & (POSITION_STATES - 1);
-        if !range.bit(&mut model.is_match[state][position_state]) {
+        let position_state = position & properties.position_mask;
+        if !range.bit(&mut model.is_match[state % STATES][position_state % POSITION_STATES]) {
             let previous = match position.checked_sub(1) {
                 Some(before) => usize::from(out[before]),
                 None => 0,
@@ -324,63 +381,43 @@ fn run(
                 << properties.literal_context_bits)
                 + (previous >> (8 - properties.literal_context_bits));
             let coder = &mut literals[context % LITERAL_CODERS];
-            let byte = if state < AFTER_LITERAL {
-                literal(range, coder)
+            out[position] = if state < AFTER_LITERAL {
+                literal(&mut range, coder)
             } else {
-                let place = position.wrapping_sub(d0).wrapping_sub(1);
+                let place = position.wrapping_sub(model.distances[0] + 1);
                 let expected = *out.get(place).ok_or(Corrupt)?;
-                literal_after_match(range, coder, expected)
+                literal_after_match(&mut range, coder, expected)
             };
-            out[position] = byte;
             position += 1;
-            state = NEXT_AFTER_LITERAL[state];
+            state = NEXT_AFTER_LITERAL[state % STATES];
             continue;
         }
-        let after_literal = state < AFTER_LITERAL;
-        let length;
-        if !range.bit(&mut model.is_repeated[state]) {
-            (d3, d2, d1) = (d2, d1, d0);
-            length = model.match_lengths.decode(range, position_state);
-            d0 = model.distance(range, length);
-            if d0 == END_MARK {
-                return Ok(Stop::EndMark(position));
-            }
-            state = if after_literal { 7 } else { 10 };
-        } else {
-            let mut is_short = false;
-            if !range.bit(&mut model.is_not_latest[state]) {
-                is_short = !range.bit(&mut model.is_longer_than_one[state][position_state]);
-            } else if !range.bit(&mut model.is_not_second[state]) {
-                (d0, d1) = (d1, d0);
-            } else if !range.bit(&mut model.is_not_third[state]) {
-                (d0, d1, d2) = (d2, d0, d1);
+        model.state = state;
+        *outer_range = range;
+        let length = model.match_length(outer_range, position_state);
+        range = *outer_range;
+        state = model.state;
+        let distance = model.distances[0];
+        if distance >= position || length > out.len() - position {
+            return if distance == END_MARK {
+                Ok(Stop::EndMark(position))
             } else {
-                (d0, d1, d2, d3) = (d3, d0, d1, d2);
-            }
-            if is_short {
-                length = 1;
-                state = if after_literal { 9 } else { 11 };
-            } else {
-                length = model.repeated_lengths.decode(range, position_state);
-                state = if after_literal { 8 } else { 11 };
-            }
+                Err(Corrupt)
+            };
         }
-        if d0 >= position || length > out.len() - position {
-            return Err(Corrupt);
-        }
-        copy_match(out, position, d0 + 1, length);
+        copy_match(out, position, distance + 1, length);
         position += length;
     }
+    *outer_range = range;
     model.state = state;
-    model.distances = [d0, d1, d2, d3];
     Ok(Stop::Full)
 }
 
 #[inline(always)]
-fn literal(range: &mut RangeDecoder<'_>, coder: &mut [Probability; 0x300]) -> u8 {
+fn literal(range: &mut RangeDecoder<'_>, coder: &mut [Probability; LITERAL_NODES]) -> u8 {
     let mut node = 1;
-    while node < 0x100 {
-        node = node << 1 | usize::from(range.bit(&mut coder[node]));
+    for _ in 0..8 {
+        node = range.choose(&mut coder[node % 0x100], node << 1, node << 1 | 1);
     }
     node as u8
 }
@@ -390,44 +427,67 @@ fn literal(range: &mut RangeDecoder<'_>, coder: &mut [Probability; 0x300]) -> u8
 #[inline(always)]
 fn literal_after_match(
     range: &mut RangeDecoder<'_>,
-    coder: &mut [Probability; 0x300],
+    coder: &mut [Probability; LITERAL_NODES],
     expected: u8,
 ) -> u8 {
     let mut expected = usize::from(expected);
     let (mut node, mut agrees) = (1, 0x100);
-    while node < 0x100 {
+    for _ in 0..8 {
         expected <<= 1;
         let expected_bit = expected & agrees;
-        let bit = range.bit(&mut coder[(agrees + expected_bit + node) % 0x300]);
-        node = node << 1 | usize::from(bit);
-        agrees &= if bit { expected } else { !expected };
+        (node, agrees) = range.choose(
+            &mut coder[(agrees + expected_bit + node) % LITERAL_NODES],
+            (node << 1, agrees ^ expected_bit),
+            (node << 1 | 1, expected_bit),
+        );
     }
     node as u8
 }
 
 /// Copies `length` bytes from `distance` back; the ranges may overlap, and then repeat. Both lie in `out`.
-#[inline(always)]
-pub fn copy_match(out: &mut [u8], to: usize, distance: usize, length: usize) {
+#[inline(never)]
+pub fn copy_match(out: &mut [u8], mut to: usize, mut distance: usize, mut length: usize) {
     const STEP: usize = 8;
-    let from = to - distance;
-    if distance >= STEP && length.next_multiple_of(STEP) <= out.len() - to {
+    if distance < STEP {
+        if distance == 1 {
+            let byte = out[to - 1];
+            out[to..to + length].fill(byte);
+            return;
+        }
+        // After a few bytes one by one, what repeats lies a multiple of the distance back, far enough for steps.
+        let wide = distance * STEP.div_ceil(distance);
+        let single = length.min(wide - distance);
+        for offset in to..to + single {
+            out[offset] = out[offset - distance];
+        }
+        (to, length, distance) = (to + single, length - single, wide);
+    }
+    let (before, after) = out.split_at_mut(to);
+    if length.next_multiple_of(STEP) > after.len() {
+        for offset in to..to + length {
+            out[offset] = out[offset - distance];
+        }
+        return;
+    }
+    if distance >= length.next_multiple_of(STEP) {
         // Whole steps may write behind the match's end, which is overwritten later.
-        let mut done = 0;
-        while done < length {
-            let Some(&step) = out[from + done..].first_chunk::<STEP>() else {
-                return;
-            };
-            if let Some(place) = out[to + done..].first_chunk_mut::<STEP>() {
-                *place = step;
-            }
-            done += STEP;
+        let steps = length.div_ceil(STEP);
+        let (from, _) = before[to - distance..].as_chunks::<STEP>();
+        let (into, _) = after.as_chunks_mut::<STEP>();
+        for (into, from) in into.iter_mut().zip(from).take(steps) {
+            *into = *from;
         }
-    } else if distance == 1 {
-        let byte = out[from];
-        out[to..to + length].fill(byte);
-    } else {
-        for offset in 0..length {
-            out[to + offset] = out[from + offset];
+        return;
+    }
+    let mut done = 0;
+    while done < length {
+        let from = to - distance + done;
+        let Some(&step) = out[from..].first_chunk::<STEP>() else {
+            return;
+        };
+        if let Some(place) = out[to + done..].first_chunk_mut::<STEP>() {
+            *place = step;
         }
+        done += STEP;
     }
 }

@@ -11,8 +11,6 @@ use super::KernelError;
 use super::unpack::Compression;
 use lzma::{Corrupt, Decoder, Properties, RangeDecoder, Stop};
 
-pub use lzma::copy_match;
-
 const CORRUPT: KernelError = KernelError::Corrupt(Compression::Xz);
 const UNSUPPORTED: KernelError = KernelError::UnsupportedVariant(Compression::Xz);
 const MAGIC: [u8; 6] = *b"\xFD7zXZ\0";
@@ -55,9 +53,7 @@ impl Check {
 ///
 /// The index behind the last block repeats the blocks' sizes and is not looked at: every block has its own check.
 pub fn unpack(stream: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
-    let (header, mut input) = stream
-        .split_first_chunk::<STREAM_HEADER>()
-        .ok_or(CORRUPT)?;
+    let (header, mut input) = stream.split_first_chunk::<STREAM_HEADER>().ok_or(CORRUPT)?;
     let [magic @ .., f0, f1, c0, c1, c2, c3] = *header;
     if magic != MAGIC || crc::crc32(&[f0, f1]).to_le_bytes() != [c0, c1, c2, c3] {
         return Err(CORRUPT);
@@ -77,7 +73,10 @@ pub fn unpack(stream: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
         if let Some(start) = header.x86_filter {
             branch::undo_x86(block, start);
         }
-        input = input.get(padding..).ok_or(CORRUPT)?;
+        let padding = input.split_off(..padding).ok_or(CORRUPT)?;
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err(CORRUPT);
+        }
         check.verify(&mut input, block).ok_or(CORRUPT)?;
         written += size;
     }
@@ -185,7 +184,8 @@ fn lzma2(input: &mut &[u8], out: &mut [u8]) -> Result<usize, KernelError> {
                 // 0: go on; 1: state reset; 2: with new properties; 3: with a dictionary reset as well.
                 let reset = control >> 5 & 3;
                 let [s1, s0, p1, p0] = take(input).ok_or(CORRUPT)?;
-                let size = usize::from(control & 0x1F) << 16 | usize::from(s1) << 8 | usize::from(s0);
+                let size =
+                    usize::from(control & 0x1F) << 16 | usize::from(s1) << 8 | usize::from(s0);
                 let packed_size = usize::from(u16::from_be_bytes([p1, p0])) + 1;
                 let properties = if reset >= 2 {
                     let [byte] = take(input).ok_or(CORRUPT)?;
@@ -198,7 +198,9 @@ fn lzma2(input: &mut &[u8], out: &mut [u8]) -> Result<usize, KernelError> {
                 }
                 has_properties |= properties.is_some();
                 has_state |= reset != 0;
-                let start = dictionary.filter(|_| has_properties && has_state).ok_or(CORRUPT)?;
+                let start = dictionary
+                    .filter(|_| has_properties && has_state)
+                    .ok_or(CORRUPT)?;
                 if reset != 0 {
                     decoder.reset(properties);
                 }
@@ -235,3 +237,6 @@ fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {
     *input = rest;
     Some(first)
 }
+
+#[cfg(test)]
+mod tests;
