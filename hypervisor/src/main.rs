@@ -33,7 +33,7 @@ use boot::memory_plan;
 use cpu::features::{self, Vendor};
 use cpu::{PerCpu, fpu, smp};
 use domain::{Domain, dom0};
-use interrupt::{io_apic, local_apic};
+use interrupt::{io_apic, local_apic, pic};
 use memory::HostPages;
 use platform::{firmware, irq, ports};
 use vcpu::{Running, Wait};
@@ -62,6 +62,7 @@ fn bring_up(loaded: Loaded) -> ! {
     console::stage("memory is managed, page tables are W^X");
 
     features::enable_on_this_cpu();
+    pic::silence();
     local_apic::probe();
     PerCpu::publish(CpuId(0), local_apic::id()).adopt();
     stop::set_up();

@@ -6,6 +6,7 @@
 pub mod exception;
 pub mod io_apic;
 pub mod local_apic;
+pub mod pic;
 pub mod table;
 pub mod vectors;
 
