@@ -1,6 +1,5 @@
 //! Building the hypervisor for the bare machine.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -26,8 +25,7 @@ pub fn hypervisor() -> Result<PathBuf> {
 /// # Errors
 /// The target's library cannot be had, or the command fails.
 pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
-    let mut command =
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut command = Command::new(host::cargo());
     command.current_dir(host::workspace()).args([
         verb,
         "--quiet",
@@ -47,7 +45,9 @@ pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
             .env("RUSTC_BOOTSTRAP", "1")
             .env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
     }
-    command.args(arguments);
+    command
+        .env("CARGO_TARGET_DIR", target_folder())
+        .args(arguments);
     // Cargo's own environment for this very program must not reach the other target's build.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         command.env_remove(variable);
@@ -59,7 +59,10 @@ pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| host::workspace().join("target"), PathBuf::from)
+/// Where cargo puts what it builds.
+pub fn target_folder() -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| host::workspace().join("target"));
+    // A relative one is meant from where we were started, not from where cargo will be.
+    std::path::absolute(&folder).unwrap_or(folder)
 }

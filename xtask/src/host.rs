@@ -1,6 +1,6 @@
 //! The host: its commands, and who we are on it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,6 +25,11 @@ pub fn cache() -> PathBuf {
         });
     base.unwrap_or_else(|| workspace().join("target"))
         .join("oxen")
+}
+
+/// The cargo that runs us, or the one in the search path.
+pub fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// Where a command is, if it is in the search path (or where administrators' commands are).
@@ -74,9 +79,4 @@ pub fn is_debian() -> bool {
 /// Whether we are root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Starts a step of the work.
-pub fn say(text: &str) {
-    eprintln!("==> {text}");
 }

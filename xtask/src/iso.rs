@@ -49,20 +49,49 @@ pub struct IsoSpec {
     pub boot: Boot,
 }
 
-/// Writes the ISO.
+/// Writes the ISO: hybrid, so that a CD drive, a disk and a USB stick boot it, by BIOS and by UEFI.
 ///
 /// # Errors
 /// A file is missing, or GRUB's tools are.
 pub fn build(spec: &IsoSpec) -> Result<PathBuf> {
     provision::packages()?;
-    let tree = spec.output.with_extension("tree");
-    if tree.exists() {
-        fs::remove_dir_all(&tree)?;
-    }
+    let output = std::path::absolute(&spec.output)?;
+    let parent = output.parent().context("the ISO needs a file name")?;
+    fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+    // Beside the output, so that large files can be linked in place of being copied.
+    let work = tempfile::Builder::new()
+        .prefix(".iso-")
+        .tempdir_in(parent)?;
+    let tree = work.path().join("tree");
     let boot = tree.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
+    let (title, entry) = place_files(&spec.boot, &boot)?;
+    let template = host::workspace().join("boot/grub.cfg.in");
+    let template = fs::read_to_string(&template)
+        .with_context(|| format!("{} cannot be read", template.display()))?;
+    let config = template
+        .replace("@TITLE@", title)
+        .replace("@ENTRY@", &entry);
+    fs::write(boot.join("grub/grub.cfg"), config)?;
+    let image = work.path().join("image.iso");
+    // Neither translations nor fonts: nothing is read from GRUB's own menu.
+    host::run_quiet(
+        Command::new("grub-mkrescue")
+            .args(["--locales=", "--fonts=", "--themes=", "-o"])
+            .arg(&image)
+            .arg(&tree),
+    )
+    .context("the ISO cannot be written; packages grub-common, grub-pc-bin, grub-efi-amd64-bin, xorriso and mtools make it")?;
+    // In one step, so that an emulator never sees half an image.
+    fs::rename(&image, &output)
+        .with_context(|| format!("{} cannot be written", output.display()))?;
+    Ok(output)
+}
+
+/// Puts the files below `boot`; returns the title and the lines of GRUB's entry.
+fn place_files(what: &Boot, boot: &Path) -> Result<(&'static str, String)> {
     let mut entry = String::new();
-    match &spec.boot {
+    match what {
         Boot::Hypervisor {
             image,
             arguments,
@@ -75,6 +104,7 @@ pub fn build(spec: &IsoSpec) -> Result<PathBuf> {
                 place(&module.path, &boot.join(&name))?;
                 entry += &format!("    module2 /boot/{name} {}\n", quoted(&module.arguments));
             }
+            Ok(("Oxen", entry))
         }
         Boot::Linux {
             kernel,
@@ -83,33 +113,21 @@ pub fn build(spec: &IsoSpec) -> Result<PathBuf> {
         } => {
             place(kernel, &boot.join("vmlinuz"))?;
             place(initrd, &boot.join("initrd"))?;
-            entry += &format!(
-                "    linux /boot/vmlinuz {}\n    initrd /boot/initrd\n",
-                quoted(arguments)
-            );
+            entry += &format!("    linux /boot/vmlinuz {}\n", quoted(arguments));
+            entry += "    initrd /boot/initrd\n";
+            Ok(("Linux", entry))
         }
     }
-    let template = fs::read_to_string(host::workspace().join("boot/grub.cfg.in"))
-        .context("boot/grub.cfg.in cannot be read")?;
-    fs::write(
-        boot.join("grub/grub.cfg"),
-        template.replace("@ENTRY@", &entry),
-    )?;
-    let result = host::run_quiet(
-        Command::new("grub-mkrescue")
-            .arg("-o")
-            .arg(&spec.output)
-            .arg(&tree),
-    );
-    fs::remove_dir_all(&tree)?;
-    result.context("the ISO cannot be written; packages grub-common, grub-pc-bin, grub-efi-amd64-bin, xorriso and mtools make it")?;
-    Ok(spec.output.clone())
 }
 
 /// A hard link where that is possible: kernels and RAM disks are large.
 fn place(from: &Path, to: &Path) -> Result<()> {
-    if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).with_context(|| format!("{} cannot be read", from.display()))?;
+    // A link to a symbolic link would point to nowhere from here.
+    let file = from
+        .canonicalize()
+        .with_context(|| format!("{} cannot be read", from.display()))?;
+    if fs::hard_link(&file, to).is_err() {
+        fs::copy(&file, to).with_context(|| format!("{} cannot be read", from.display()))?;
     }
     Ok(())
 }

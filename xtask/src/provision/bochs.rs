@@ -1,13 +1,15 @@
 //! Bochs 3.0, built once from Debian's source package: the packaged one is a slow debugger build.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use super::archive::Archive;
-use super::{in_cache, packages};
-use crate::host::{self, say};
+use super::{cache, packages};
+use crate::host;
+use crate::progress::Step;
 
 /// Where VMX is emulated whole, fast, and without a display.
 const OPTIONS: &[&str] = &[
@@ -30,6 +32,9 @@ const OPTIONS: &[&str] = &[
     "--disable-docbook",
 ];
 
+/// The binary's place within its folder of the cache.
+const BINARY: &str = "bin/bochs";
+
 /// The binary, built if it is not in the cache.
 ///
 /// # Errors
@@ -42,25 +47,23 @@ pub fn binary() -> Result<PathBuf> {
     packages()?;
     if !host::is_debian() {
         bail!(
-            "Bochs 3.0 is missing; build it with {} and give its path with --bochs",
+            "Bochs 3.0 is missing: build it with {} and give its path with --bochs",
             OPTIONS.join(" ")
         );
     }
-    say("building Bochs 3.0 (a few minutes, once)");
-    in_cache("bochs-3.0", build)?;
-    Ok(cached)
+    Ok(cache::folder("bochs", build)?.join(BINARY))
 }
 
 /// Where the binary is or would be.
 pub fn cached() -> PathBuf {
-    host::cache().join("bochs-3.0/bochs")
+    host::cache().join("bochs").join(BINARY)
 }
 
 fn build(work: &Path) -> Result<()> {
-    let archive = Archive::open(&["trixie"], true)?;
-    let tarball = archive.download_source("bochs", work)?;
+    let step = Step::start("building Bochs 3.0 from Debian's source (a few minutes, once)");
     let tree = work.join("source");
-    std::fs::create_dir(&tree)?;
+    fs::create_dir(&tree)?;
+    let tarball = Archive::open(&["trixie"], true)?.download_source("bochs", &tree)?;
     host::run_quiet(
         Command::new("tar")
             .arg("xf")
@@ -68,22 +71,22 @@ fn build(work: &Path) -> Result<()> {
             .args(["--strip-components=1", "-C"])
             .arg(&tree),
     )?;
+    step.detail("configure");
     host::run_quiet(Command::new("./configure").args(OPTIONS).current_dir(&tree))
         .context("Bochs cannot be configured")?;
+    step.detail("make");
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    // Someone may be working at this machine meanwhile.
     host::run_quiet(
-        Command::new("make")
+        Command::new("nice")
+            .arg("make")
             .arg(format!("-j{jobs}"))
             .current_dir(&tree),
     )
     .context("Bochs does not build")?;
-    std::fs::copy(tree.join("bochs"), work.join("bochs"))?;
-    std::fs::remove_dir_all(tree)?;
-    for entry in std::fs::read_dir(work)?
-        .flatten()
-        .filter(|entry| entry.file_name() != "bochs")
-    {
-        std::fs::remove_file(entry.path())?;
-    }
+    fs::create_dir(work.join("bin"))?;
+    fs::copy(tree.join("bochs"), work.join(BINARY))?;
+    fs::remove_dir_all(tree)?;
+    step.done();
     Ok(())
 }

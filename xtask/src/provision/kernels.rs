@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::archive::{self, Archive};
-use super::{in_cache, initrd};
-use crate::host::{self, say};
+use super::{cache, initrd, modules};
+use crate::host;
+use crate::progress::Step;
 
 /// A Debian suite whose newest kernel dom0 can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Suite {
-    /// Debian 12: Linux 6.1.
+    /// Debian 12: Linux 6.1
+    #[default]
     Bookworm,
-    /// Debian 13: Linux 6.12.
+    /// Debian 13: Linux 6.12
     Trixie,
-    /// Unstable: the newest.
+    /// Unstable: the newest Linux
     Sid,
 }
 
@@ -31,6 +33,31 @@ impl Suite {
             Self::Trixie => "trixie",
             Self::Sid => "sid",
         }
+    }
+
+    /// The parts of the archive where its newest packages are. Unstable has no security updates of its own.
+    const fn parts(self) -> &'static [&'static str] {
+        match self {
+            Self::Bookworm => &["bookworm", "bookworm-security"],
+            Self::Trixie => &["trixie", "trixie-security"],
+            Self::Sid => &["sid"],
+        }
+    }
+
+    /// Its kernel's folder in the cache.
+    fn folder_name(self) -> String {
+        format!("linux-{}", self.name())
+    }
+
+    /// The kernel version in the cache, if it is there.
+    pub fn cached_version(self) -> Option<String> {
+        let folder = host::cache().join(self.folder_name());
+        Some(
+            fs::read_to_string(folder.join("version"))
+                .ok()?
+                .trim()
+                .to_owned(),
+        )
     }
 }
 
@@ -48,30 +75,33 @@ pub struct Dom0 {
 /// # Errors
 /// The packages cannot be had, or do not hold what they should.
 pub fn dom0(suite: Suite) -> Result<Dom0> {
-    let name = format!("linux-{}", suite.name());
+    let name = suite.folder_name();
     if !host::cache().join(&name).exists() && !host::is_debian() {
         bail!("no dom0 kernel: give one with --dom0-kernel and --dom0-initrd");
     }
-    let folder = in_cache(&name, |work| fetch(suite, work))?;
-    let kernel = folder.join("vmlinuz");
-    // The overlay is the project's and may have changed: the image is made anew when it has.
-    let initrd = initrd::up_to_date(&folder)?;
-    Ok(Dom0 { kernel, initrd })
+    let folder = cache::folder(&name, |work| fetch(suite, work))?;
+    Ok(Dom0 {
+        kernel: folder.join("vmlinuz"),
+        // The overlay is the project's and may have changed: the image is made anew when it has.
+        initrd: initrd::up_to_date(&folder, &name)?,
+    })
 }
 
-/// Leaves `vmlinuz` and `modules` (the modules' folder of that version) in `work`.
+/// Leaves `vmlinuz`, `version` and `modules` (the modules' folder of that version) in `work`.
 fn fetch(suite: Suite, work: &Path) -> Result<()> {
-    say(&format!("fetching the kernel of Debian {}", suite.name()));
-    let archive = Archive::open(&[suite.name()], false)?;
+    let step = Step::start(format!("fetching the kernel of Debian {}", suite.name()));
+    let archive = Archive::open(suite.parts(), false)?;
     let tree = work.join("tree");
     for package in packages(&archive)? {
+        step.detail(&package);
         let file = archive.download(&package, work)?;
         archive::unpack(&file, &tree)?;
         fs::remove_file(file)?;
     }
     let modules = ["lib/modules", "usr/lib/modules"]
         .into_iter()
-        .filter_map(|folder| fs::read_dir(tree.join(folder)).ok()?.flatten().next())
+        .filter_map(|folder| fs::read_dir(tree.join(folder)).ok())
+        .flat_map(|entries| entries.flatten())
         .map(|entry| entry.path())
         .find(|folder| folder.join("kernel").exists())
         .context("the kernel package holds no modules")?;
@@ -96,6 +126,8 @@ fn fetch(suite: Suite, work: &Path) -> Result<()> {
     fs::rename(&modules, work.join("modules"))?;
     fs::write(work.join("version"), version.to_string_lossy().as_bytes())?;
     fs::remove_dir_all(tree)?;
+    modules::make_lists(work)?;
+    step.done();
     Ok(())
 }
 

@@ -6,9 +6,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::archive::{self, Archive};
-use super::in_cache;
+use super::cache;
 use crate::build::TARGET;
-use crate::host::{self, say};
+use crate::host;
+use crate::progress::Step;
 
 /// Where the target's library comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,17 +25,18 @@ pub enum Sysroot {
 /// # Errors
 /// None of the three ways works.
 pub fn find() -> Result<Sysroot> {
-    if installed()? {
-        return Ok(Sysroot::Installed);
-    }
-    let cached = host::cache().join(format!("rust-src-{}", version()?));
-    if cached.exists() {
-        return Ok(Sysroot::Source(library(&cached)?));
+    if let Some(found) = present()? {
+        return Ok(found);
     }
     if host::find_command("rustup").is_some() {
-        say(&format!("adding the target {TARGET} to the toolchain"));
-        let added = host::run_quiet(Command::new("rustup").args(["target", "add", TARGET]));
+        let step = Step::start(format!("adding the target {TARGET} to the toolchain"));
+        let added = host::run_quiet(
+            Command::new("rustup")
+                .args(["target", "add", TARGET])
+                .current_dir(host::workspace()),
+        );
         if added.is_ok() && installed()? {
+            step.done();
             return Ok(Sysroot::Installed);
         }
     }
@@ -42,6 +44,21 @@ pub fn find() -> Result<Sysroot> {
         bail!("the target {TARGET} is missing; type: rustup target add {TARGET}");
     }
     source().map(Sysroot::Source)
+}
+
+/// The library where it is there already.
+///
+/// # Errors
+/// There is no compiler, or the cache is damaged.
+pub fn present() -> Result<Option<Sysroot>> {
+    if installed()? {
+        return Ok(Some(Sysroot::Installed));
+    }
+    let cached = host::cache().join(format!("rust-src-{}", version()?));
+    if cached.exists() {
+        return Ok(Some(Sysroot::Source(library(&cached)?)));
+    }
+    Ok(None)
 }
 
 fn installed() -> Result<bool> {
@@ -64,10 +81,10 @@ fn version() -> Result<String> {
 
 fn source() -> Result<PathBuf> {
     let version = version()?;
-    say(&format!(
-        "fetching the library's source, Rust {version}, from Debian"
-    ));
-    let folder = in_cache(&format!("rust-src-{version}"), |work| {
+    let folder = cache::folder(&format!("rust-src-{version}"), |work| {
+        let step = Step::start(format!(
+            "fetching the source of Rust {version}'s library from Debian"
+        ));
         let archive = Archive::open(&["trixie-backports", "trixie"], false)?;
         let exact = archive
             .versions("rust-src")
@@ -81,6 +98,7 @@ fn source() -> Result<PathBuf> {
         let file = archive.download(&package, work)?;
         archive::unpack(&file, work)?;
         std::fs::remove_file(file)?;
+        step.done();
         Ok(())
     })?;
     library(&folder)

@@ -1,0 +1,41 @@
+//! Format and clippy, for every crate.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{build, host};
+
+/// Checks the format of all crates, then clippy with warnings denied: the host's crates with their tests, the
+/// hypervisor for its own target.
+///
+/// # Errors
+/// The first check that fails.
+pub fn lint() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    // The default members are exactly what is built for the host.
+    cargo(&[
+        "clippy",
+        "--quiet",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ])?;
+    build::cargo("clippy", &["--", "--deny", "warnings"])
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let verb = arguments.first().copied().unwrap_or_default();
+    let status = Command::new(host::cargo())
+        .current_dir(host::workspace())
+        .args(arguments)
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!(
+            "cargo {verb} found faults (its component missing? type: rustup component add rustfmt clippy)"
+        );
+    }
+    Ok(())
+}
