@@ -35,7 +35,7 @@ use cpu::{PerCpu, fpu, smp};
 use domain::{Domain, dom0};
 use interrupt::{io_apic, local_apic, pic};
 use memory::HostPages;
-use platform::{firmware, irq, ports};
+use platform::{firmware, irq, pci, ports};
 use vcpu::{Running, Wait};
 use virt::svm::Svm;
 use virt::vmx::Vmx;
@@ -80,6 +80,7 @@ fn bring_up(loaded: Loaded) -> ! {
     );
     io_apic::init(&firmware.madt.io_apics);
     irq::init();
+    pci::init(&firmware.mcfg);
     console::stage("ACPI tables are read, clocks are calibrated");
 
     let cpus = smp::start(&firmware.madt.cpus);

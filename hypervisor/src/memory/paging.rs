@@ -144,7 +144,13 @@ pub fn map_device(address: HostPhys, size: u64, permission: Permission) -> *mut 
         .expect("page tables are built before devices");
     let first = address.0 & !(PAGE_SIZE as u64 - 1);
     let end = (address.0 + size).next_multiple_of(PAGE_SIZE as u64);
-    let base = tables.next_device;
+    // A large range begins where large pages fit.
+    const LARGE_PAGE: u64 = 2 << 20;
+    let base = if end - first >= LARGE_PAGE {
+        tables.next_device.next_multiple_of(LARGE_PAGE) + first % LARGE_PAGE
+    } else {
+        tables.next_device
+    };
     tables.map(base, first, end - first, permission);
     tables.next_device = base + (end - first) + PAGE_SIZE as u64;
     core::ptr::with_exposed_provenance_mut((base + (address.0 - first)) as usize)

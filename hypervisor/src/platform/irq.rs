@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use oxen_core::apic::{IoApic, PinChange, Trigger};
 use spin::{Mutex, Once};
 
-use super::console_input;
+use super::{console_input, pci};
 use crate::cpu;
 use crate::domain::{self, Domain};
 use crate::interrupt::io_apic::{self, Route};
@@ -43,7 +43,10 @@ pub fn claim_console(gsi: u32, trigger: Trigger, active_low: bool) {
 
 /// A device's interrupt was taken by this CPU.
 pub fn raised(source: Source) {
-    let Source::Gsi(gsi) = source else { return };
+    let gsi = match source {
+        Source::Gsi(gsi) => gsi,
+        Source::Message(slot) => return pci::raised(slot),
+    };
     if gsi == CONSOLE.load(Ordering::Relaxed) {
         console_input::poll();
         return;

@@ -3,7 +3,7 @@
 use oxen_core::address::{Gfn, GuestPhys, Mfn};
 use oxen_core::memory::p2m::Kind;
 
-use super::{firmware, irq};
+use super::{firmware, irq, pci};
 use crate::domain::Domain;
 use crate::interrupt::io_apic;
 use crate::memory::frames;
@@ -26,18 +26,19 @@ pub fn map_on_demand(domain: &Domain, gfn: Gfn) -> bool {
 
 /// Reads emulated device memory; where there is nothing, all bits are ones.
 pub fn read(domain: &Domain, address: GuestPhys, width: u8) -> u64 {
-    let _ = width;
     match emulated_io_apic(domain, address) {
         Some(apic) => u64::from(irq::read(apic, address.page_offset() as u32)),
+        None if domain.privileged && pci::owns(address) => pci::read_window(address, width),
         None => u64::MAX,
     }
 }
 
 /// Writes emulated device memory; where there is nothing, the write is lost.
 pub fn write(domain: &Domain, address: GuestPhys, width: u8, value: u64) {
-    let _ = width;
     if let Some(apic) = emulated_io_apic(domain, address) {
         irq::write(apic, address.page_offset() as u32, value as u32);
+    } else if domain.privileged && pci::owns(address) {
+        pci::write_window(address, width, value);
     }
 }
 
@@ -48,10 +49,15 @@ fn emulated_io_apic(domain: &Domain, address: GuestPhys) -> Option<usize> {
     io_apic::all().position(|(entry, _)| entry.address.frame().0 == address.frame().0)
 }
 
-/// RAM of any kind that the domain does not have yet is not its; local and I/O APICs, and the timers that tables hide.
+/// RAM of any kind that the domain does not have yet is not its; local and I/O APICs, configuration windows, and the timer
+/// that tables hide.
 fn is_ours(gfn: Gfn) -> bool {
     let address = Mfn(gfn.0).address();
-    gfn == LOCAL_APIC || frames::is_ram(Mfn(gfn.0)) || io_apic::owns(address) || is_hpet(gfn)
+    gfn == LOCAL_APIC
+        || frames::is_ram(Mfn(gfn.0))
+        || io_apic::owns(address)
+        || pci::owns(gfn.address())
+        || is_hpet(gfn)
 }
 
 fn is_hpet(gfn: Gfn) -> bool {

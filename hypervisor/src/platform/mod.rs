@@ -4,6 +4,7 @@ pub mod console_input;
 pub mod firmware;
 pub mod irq;
 pub mod mmio;
+pub mod pci;
 pub mod pm_timer;
 pub mod ports;
 pub mod power;

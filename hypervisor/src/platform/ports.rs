@@ -2,7 +2,7 @@
 
 use x86_64::instructions::port::Port;
 
-use super::{pm_timer, power};
+use super::{pci, pm_timer, power};
 use crate::console::serial;
 use crate::domain::Domain;
 use crate::stop::{self, Reason};
@@ -15,6 +15,11 @@ const REFUSED: [(u16, u16); 5] = [
     (0x61, 0x61),
     (0xE9, 0xE9),
 ];
+
+/// PCI configuration: address and data ports.
+const PCI: core::ops::RangeInclusive<u16> = 0xCF8..=0xCFF;
+/// The reset control register of PCI chipsets lies among them.
+const RESET: u16 = 0xCF9;
 
 /// Bytes of the bitmap: two pages of bits, and one of ones for accesses that straddle the end.
 pub const BITMAP: usize = 3 * 4096;
@@ -51,6 +56,9 @@ pub fn read(domain: &Domain, port: u16, width: u8) -> u32 {
     if domain.privileged && sleep_ports().any(|sleep| (sleep..sleep + 2).contains(&port)) {
         return read_host(port, width);
     }
+    if domain.privileged && PCI.contains(&port) {
+        return pci::read_port(port, width);
+    }
     u32::MAX
 }
 
@@ -58,6 +66,14 @@ pub fn read(domain: &Domain, port: u16, width: u8) -> u32 {
 pub fn write(domain: &Domain, port: u16, width: u8, value: u32) {
     const SLEEP_HIGH_BYTE: u32 = (power::SLEEP_ENABLE >> 8) as u32;
     if !domain.privileged {
+        return;
+    }
+    if PCI.contains(&port) {
+        const RESET_NOW: u32 = 1 << 2;
+        if port == RESET && width == 1 && value & RESET_NOW != 0 {
+            stop::finish(Reason::Reboot, format_args!(""));
+        }
+        pci::write_port(port, width, value);
         return;
     }
     let Some(sleep) = sleep_ports().find(|sleep| (*sleep..sleep + 2).contains(&port)) else {
