@@ -1,6 +1,7 @@
 //! dom0's tables: its own RSDP, XSDT and MADT; the machine's other tables where they lie.
 //!
-//! What describes the hypervisor's own devices, or physical CPUs that are not dom0's, is left out.
+//! What describes the hypervisor's own devices (DMAR, IVRS, HPET, SPCR, DBG2), or physical CPUs that are not dom0's (SRAT,
+//! SLIT), is left out, and so is whatever is not known to be harmless.
 
 use alloc::vec::Vec;
 
@@ -9,9 +10,9 @@ use super::{Madt, Tables, sum};
 use crate::address::GuestPhys;
 
 /// Tables that dom0 sees as they are. DSDT and FACS are reached through FACP.
-const PASSED: [&[u8; 4]; 17] = [
+const PASSED: [&[u8; 4]; 13] = [
     b"FACP", b"SSDT", b"PSDT", b"SBST", b"MCFG", b"SLIC", b"MSDM", b"WDAT", b"FPDT", b"S3PT",
-    b"TCPA", b"TPM2", b"VFCT", b"UEFI", b"BGRT", b"WSMT", b"OEMx",
+    b"TCPA", b"TPM2", b"VFCT",
 ];
 
 /// Bytes of a revision-2 RSDP.
@@ -78,15 +79,15 @@ fn build_madt(host: &Madt, apic_ids: &[u32]) -> Vec<u8> {
     body.extend_from_slice(&LOCAL_APIC.to_le_bytes());
     // No PIC behind it.
     body.extend_from_slice(&0u32.to_le_bytes());
-    for (vcpu, &id) in apic_ids.iter().enumerate() {
-        match u8::try_from(id).ok().filter(|&id| id != 0xFF) {
-            Some(short) => {
-                body.extend_from_slice(&[0, 8, vcpu as u8, short]);
+    for (uid, &id) in apic_ids.iter().enumerate() {
+        match short_ids(uid, id) {
+            Some((uid, id)) => {
+                body.extend_from_slice(&[0, 8, uid, id]);
                 body.extend_from_slice(&ENABLED.to_le_bytes());
             }
             None => {
                 body.extend_from_slice(&[9, 16, 0, 0]);
-                for word in [id, ENABLED, vcpu as u32] {
+                for word in [id, ENABLED, uid as u32] {
                     body.extend_from_slice(&word.to_le_bytes());
                 }
             }
@@ -102,7 +103,28 @@ fn build_madt(host: &Madt, apic_ids: &[u32]) -> Vec<u8> {
         body.extend_from_slice(&entry.gsi.to_le_bytes());
         body.extend_from_slice(&entry.flags.to_le_bytes());
     }
+    for source in &host.nmi_sources {
+        body.extend_from_slice(&[3, 8]);
+        body.extend_from_slice(&source.flags.to_le_bytes());
+        body.extend_from_slice(&source.gsi.to_le_bytes());
+    }
+    // The machine's processors are not dom0's: what is wired to any pin of one is told of all.
+    let has_long_ids = (apic_ids.iter().enumerate()).any(|(uid, &id)| short_ids(uid, id).is_none());
+    let pins = [0, 1].map(|lint| host.local_nmis.iter().find(|nmi| nmi.lint == lint));
+    for nmi in pins.into_iter().flatten() {
+        let [low, high] = nmi.flags.to_le_bytes();
+        body.extend_from_slice(&[4, 6, 0xFF, low, high, nmi.lint]);
+        if has_long_ids {
+            body.extend_from_slice(&[10, 12, low, high, 0xFF, 0xFF, 0xFF, 0xFF, nmi.lint, 0, 0, 0]);
+        }
+    }
     table(b"APIC", 3, &body)
+}
+
+/// UID and APIC ID as a local APIC entry has them; `None` if they need an x2APIC entry (0xFF means "all" or "none").
+fn short_ids(uid: usize, apic_id: u32) -> Option<(u8, u8)> {
+    let short = |value| u8::try_from(value).ok().filter(|&value| value != 0xFF);
+    Some((short(uid)?, short(apic_id as usize)?))
 }
 
 /// A whole table with header and checksum.

@@ -1,6 +1,5 @@
 //! Finding tables: RSDP, XSDT or RSDT, and the tables they list (ACPI 5.2.5 to 5.2.8).
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{PhysicalRead, number, sum};
@@ -13,6 +12,11 @@ const LARGEST: usize = 4 << 20;
 /// Most tables listed.
 const MOST: usize = 256;
 
+/// Tables whose content the hypervisor reads.
+const READ: [&[u8; 4]; 7] = [
+    b"APIC", b"FACP", b"MCFG", b"HPET", b"SPCR", b"DMAR", b"IVRS",
+];
+
 /// A table of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -20,7 +24,9 @@ pub struct Table {
     pub signature: [u8; 4],
     /// Where it lies.
     pub address: HostPhys,
-    /// The whole of it, header included.
+    /// Bytes, header included.
+    pub length: usize,
+    /// The whole of it, header included, if it is the first of a kind that the hypervisor reads; else nothing.
     pub bytes: Vec<u8>,
 }
 
@@ -32,16 +38,34 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Reads all tables that the RSDP at `rsdp` leads to; damaged ones are left out. `None` without a valid RSDP.
+    /// Reads all tables that the RSDP at `rsdp` leads to; damaged ones are left out. `None` without a valid RSDP, or
+    /// without a valid table behind it.
     pub fn read(memory: &impl PhysicalRead, rsdp: HostPhys) -> Option<Self> {
-        let (root, entry_size) = root_table(memory, rsdp)?;
-        let root = read_table(memory, root)?;
-        let list = root.bytes[HEADER..]
-            .chunks_exact(entry_size)
-            .take(MOST)
-            .filter_map(|entry| read_table(memory, HostPhys(number(entry, 0, entry_size)?)))
-            .collect();
-        Some(Self { list })
+        let roots = root_tables(memory, rsdp)?;
+        let mut buffer = Vec::new();
+        let (root, entry_size) = roots.into_iter().flatten().find_map(|root| {
+            let (signature, _) = load(memory, root.address, &mut buffer)?;
+            (signature == *root.signature).then(|| (buffer.split_off(HEADER), root.entry_size))
+        })?;
+        let mut tables = Self::default();
+        for entry in root.chunks_exact(entry_size).take(MOST) {
+            let address = HostPhys(number(entry, 0, entry_size)?);
+            let Some((signature, length)) = load(memory, address, &mut buffer) else {
+                continue;
+            };
+            let is_read = READ.contains(&&signature) && tables.find(&signature).is_none();
+            tables.list.push(Table {
+                signature,
+                address,
+                length,
+                bytes: if is_read {
+                    core::mem::take(&mut buffer)
+                } else {
+                    Vec::new()
+                },
+            });
+        }
+        Some(tables)
     }
 
     /// The first table of that name.
@@ -50,8 +74,13 @@ impl Tables {
     }
 }
 
-/// Reads the table at `address`; `None` if its length is absurd or its checksum is wrong.
-pub(super) fn read_table(memory: &impl PhysicalRead, address: HostPhys) -> Option<Table> {
+/// Reads the table at `address` into `buffer`, and returns its signature and length. `None` if the length is absurd, the
+/// checksum is wrong or the heap is too small.
+fn load(
+    memory: &impl PhysicalRead,
+    address: HostPhys,
+    buffer: &mut Vec<u8>,
+) -> Option<([u8; 4], usize)> {
     let mut header = [0; HEADER];
     if address.0 == 0 || !memory.read(address, &mut header) {
         return None;
@@ -60,19 +89,24 @@ pub(super) fn read_table(memory: &impl PhysicalRead, address: HostPhys) -> Optio
     if !(HEADER..=LARGEST).contains(&length) {
         return None;
     }
-    let mut bytes = vec![0; length];
-    if !memory.read(address, &mut bytes) || sum(&bytes) != 0 {
+    buffer.clear();
+    buffer.try_reserve_exact(length).ok()?;
+    buffer.resize(length, 0);
+    if !memory.read(address, buffer) || sum(buffer) != 0 {
         return None;
     }
-    Some(Table {
-        signature: [header[0], header[1], header[2], header[3]],
-        address,
-        bytes,
-    })
+    Some(([header[0], header[1], header[2], header[3]], length))
 }
 
-/// Address of the XSDT or the RSDT, with the size of its entries.
-fn root_table(memory: &impl PhysicalRead, rsdp: HostPhys) -> Option<(HostPhys, usize)> {
+/// A table of tables.
+struct Root {
+    address: HostPhys,
+    signature: &'static [u8; 4],
+    entry_size: usize,
+}
+
+/// XSDT and RSDT, as far as a valid RSDP has them; the XSDT goes first because only it reaches above 4 GiB.
+fn root_tables(memory: &impl PhysicalRead, rsdp: HostPhys) -> Option<[Option<Root>; 2]> {
     const V1: usize = 20;
     const V2: usize = 36;
     let mut bytes = [0; V2];
@@ -83,13 +117,19 @@ fn root_table(memory: &impl PhysicalRead, rsdp: HostPhys) -> Option<(HostPhys, u
         return None;
     }
     let revision = bytes[15];
-    if revision >= 2 && memory.read(rsdp, &mut bytes) && sum(&bytes) == 0 {
-        let xsdt = number(&bytes, 24, 8)?;
-        if xsdt != 0 {
-            return Some((HostPhys(xsdt), 8));
-        }
-    }
-    Some((HostPhys(number(&bytes, 16, 4)?), 4))
+    let is_extended = revision >= 2 && memory.read(rsdp, &mut bytes) && sum(&bytes) == 0;
+    let root = |signature, offset, entry_size| {
+        let address = number(&bytes, offset, entry_size).filter(|&address| address != 0)?;
+        Some(Root {
+            address: HostPhys(address),
+            signature,
+            entry_size,
+        })
+    };
+    Some([
+        root(b"XSDT", 24, 8).filter(|_| is_extended),
+        root(b"RSDT", 16, 4),
+    ])
 }
 
 /// The legacy search: the first KiB of the extended BIOS data area, then 0xE0000 to 0xFFFFF, on 16-byte boundaries.
