@@ -36,6 +36,7 @@ pub fn fill_bitmap(bitmap: &mut [u8], privileged: bool) {
             bitmap[usize::from(port) / 8] |= 1 << (port % 8);
         }
     };
+    refuse(*PCI.start(), *PCI.end());
     REFUSED
         .iter()
         .for_each(|&(first, last)| refuse(first, last));
