@@ -19,6 +19,11 @@ const KEYS: &[(u8, &str, Action)] = &[
     (b'c', "CPUs", show_cpus),
     (b'd', "domains and their vCPUs", show_domains),
     (b'e', "event channels", show_events),
+    (
+        b'l',
+        "the log from its beginning, as far as it is kept",
+        show_log,
+    ),
     (b'm', "memory", show_memory),
     (b't', "time", show_time),
     (b'R', "reset the machine", || {
@@ -92,6 +97,16 @@ fn show_events() {
             if pending { ", pending" } else { "" }
         ));
     });
+}
+
+fn show_log() {
+    let mut text = alloc::vec![0; console::LOG_CAPACITY];
+    let length = console::read_log(&mut text);
+    // Straight to the line: what is shown of the log does not belong in the log.
+    for line in text[..length].split(|&byte| byte == b'\n') {
+        console::write_guest(line);
+        console::write_guest(b"\r\n");
+    }
 }
 
 fn show_memory() {

@@ -28,7 +28,7 @@ use oxen_core::cmdline::Options;
 use oxen_core::id::CpuId;
 use spin::Once;
 
-use boot::loader::Loaded;
+use boot::loader::{Framebuffer, Loaded};
 use boot::memory_plan;
 use cpu::features::{self, Vendor};
 use cpu::{PerCpu, fpu, smp};
@@ -43,6 +43,13 @@ use virt::{Backend, StartState, VcpuConfig};
 
 static COMMAND_LINE: Once<String> = Once::new();
 
+static SCREEN: Once<Framebuffer> = Once::new();
+
+/// The screen that the loader set up, if it did.
+fn screen() -> Option<&'static Framebuffer> {
+    SCREEN.get()
+}
+
 /// The hypervisor's command line.
 fn command_line() -> &'static str {
     COMMAND_LINE.get().map_or("", String::as_str)
@@ -54,6 +61,9 @@ fn bring_up(loaded: Loaded) -> ! {
     let options = Options::parse(&loaded.command_line);
     COMMAND_LINE.call_once(|| loaded.command_line.as_str().into());
     apply_console_options(&options);
+    if let Some(screen) = loaded.framebuffer {
+        SCREEN.call_once(|| screen);
+    }
 
     let plan = memory_plan::prepare(&loaded);
     if let Some(tables) = &loaded.symbols {
@@ -217,12 +227,10 @@ fn new_vcpu<B: Backend>(
     machine: &Machine<B>,
     index: usize,
 ) -> Result<Running<B::Vcpu>, virt::Missing> {
-    let no_memory = || virt::Missing::from("memory").unwrap_or_default();
+    let no_memory = || virt::Missing::from("memory");
     let domain = machine.domain.clone();
     let apic_page = HostPages::new_zeroed(1).ok_or_else(no_memory)?;
     let hardware = machine.backend.new_vcpu(VcpuConfig {
-        domain: domain.id,
-        vcpu: domain.vcpus[index].id,
         nested_root: domain.p2m.lock().root(),
         port_bitmap: machine.port_bitmap.first().address(),
         apic_page: apic_page.first().address(),
@@ -230,7 +238,7 @@ fn new_vcpu<B: Backend>(
     })?;
     let mut running = Running {
         apic: LocalApic::new(apic_page.shared(), index as u32, index == 0),
-        apic_page,
+        _apic_page: apic_page,
         domain,
         index,
         hardware,

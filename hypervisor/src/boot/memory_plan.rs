@@ -80,6 +80,9 @@ pub fn prepare(loaded: &Loaded) -> Plan {
     }
     frames::set_ram(ram.clone());
 
+    for section in layout::image_sections() {
+        log::debug!("{}: {:#x}-{:#x}", section.name, section.start, section.end);
+    }
     paging::build(direct_map_ranges(&map).iter(), features::gigabyte_pages());
     paging::load();
     let copy = |module: &Module| bytes_of(module).map(<[u8]>::to_vec);

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
 
-pub use ring::LogRing;
+pub use ring::{CAPACITY as LOG_CAPACITY, LogRing};
 
 /// What stands before each line of the hypervisor's own.
 const PREFIX: &str = "(oxen) ";

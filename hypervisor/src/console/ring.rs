@@ -1,7 +1,7 @@
 //! The log ring: the last lines of the hypervisor's log, for `dmesg` and for a late reader.
 
 /// Bytes kept.
-const CAPACITY: usize = 64 * 1024;
+pub const CAPACITY: usize = 64 * 1024;
 
 /// A byte ring that forgets its oldest content.
 pub struct LogRing {

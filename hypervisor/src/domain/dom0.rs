@@ -248,7 +248,7 @@ fn write_start_info(plan: &Plan<'_>, domain: &Domain, own: &RangeSet, kernel: &R
         refuse("ACPI tables");
     }
     write(domain, block, &tables.bytes);
-    let table_range = RangeSet::from_iter([block..block + TABLES]);
+    let table_range = RangeSet::from(block..block + TABLES);
 
     let map: Vec<MapEntry> = dom0_map(plan.host_map, own, &table_range);
     const MOST_ENTRIES: usize = 127;

@@ -3,10 +3,12 @@
 use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
-use oxen_abi::platform::{BODY, INTERFACE_VERSION, PCPU_INVALID, PCPU_ONLINE, cmd};
+use oxen_abi::platform::{
+    BODY, INTERFACE_VERSION, PCPU_INVALID, PCPU_ONLINE, VIDEO_TYPE_TEXT, VIDEO_TYPE_VESA, cmd,
+};
 use oxen_core::id::CpuId;
 
-use super::arguments::Argument;
+use super::arguments::{Argument, write_bytes};
 use super::{Arguments, Outcome, unknown_operation};
 use crate::cpu;
 use crate::time;
@@ -40,8 +42,9 @@ pub fn platform_op<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -
             )
         }
         cmd::GET_CPUINFO => cpu_info(vcpu, body),
-        // The screen stays the hypervisor's until it can be handed over; no EFI services are offered.
-        cmd::GET_DOM0_CONSOLE | cmd::FIRMWARE_INFO => Err(Errno::NoSys),
+        cmd::GET_DOM0_CONSOLE => dom0_console(vcpu, body),
+        // No EFI services are offered.
+        cmd::FIRMWARE_INFO => Err(Errno::NoSys),
         command => unknown_operation(&UNKNOWN, "platform_op", command.into()),
     }
 }
@@ -56,6 +59,41 @@ fn set_time<H: Vcpu>(vcpu: &Running<H>, seconds: u64, nanos: u32, system_time: u
     time::set_utc_at_zero(at_zero);
     vcpu.domain.publish_wallclock();
     Ok(0)
+}
+
+/// The screen that the loader set up, handed over as `dom0_vga_console_info`; the result is the number of bytes.
+fn dom0_console<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+    const SIZE: usize = 40;
+    let screen = crate::screen().ok_or(Errno::NoDev)?;
+    let mut bytes = [0; SIZE];
+    let mut put =
+        |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+    let (width, height) = (screen.width as u16, screen.height as u16);
+    match screen.fields {
+        None => {
+            put(0, &[VIDEO_TYPE_TEXT]);
+            put(4, &16u16.to_le_bytes());
+            put(10, &height.to_le_bytes());
+            put(12, &width.to_le_bytes());
+        }
+        Some(fields) => {
+            let size = u64::from(screen.pitch) * u64::from(screen.height);
+            put(0, &[VIDEO_TYPE_VESA]);
+            put(4, &width.to_le_bytes());
+            put(6, &height.to_le_bytes());
+            put(8, &(screen.pitch as u16).to_le_bytes());
+            put(10, &u16::from(screen.bits).to_le_bytes());
+            put(12, &(screen.address.0 as u32).to_le_bytes());
+            // In units of 64 KiB.
+            put(16, &(size.div_ceil(1 << 16) as u32).to_le_bytes());
+            for (slot, (position, length)) in fields.into_iter().enumerate() {
+                put(20 + 2 * slot, &[position, length]);
+            }
+            put(36, &((screen.address.0 >> 32) as u32).to_le_bytes());
+        }
+    }
+    write_bytes(vcpu, body, &bytes)?;
+    Ok(SIZE as u64)
 }
 
 fn cpu_info<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {

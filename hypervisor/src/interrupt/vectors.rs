@@ -58,11 +58,6 @@ pub fn allocate(source: Source) -> Option<u8> {
     })
 }
 
-/// Gives a device vector back, once its source can no longer raise it.
-pub fn release(vector: u8) {
-    SOURCES[usize::from(vector)].store(0, Ordering::Release);
-}
-
 /// Handles the vector that this CPU took, and acknowledges it.
 pub fn dispatch(vector: u8) {
     match vector {

@@ -27,8 +27,6 @@ pub enum Permission {
     Write,
     /// Read and write, strongly uncached: device registers.
     Device,
-    /// Read and write, write-combining where the PAT has it at its reset value's place (PWT): screens.
-    WriteThrough,
 }
 
 impl Permission {
@@ -38,7 +36,6 @@ impl Permission {
             Self::Read => PRESENT | NO_EXECUTE | GLOBAL,
             Self::Write => PRESENT | WRITE | NO_EXECUTE | GLOBAL,
             Self::Device => PRESENT | WRITE | NO_EXECUTE | GLOBAL | CACHE_DISABLE | WRITE_THROUGH,
-            Self::WriteThrough => PRESENT | WRITE | NO_EXECUTE | GLOBAL | WRITE_THROUGH,
         }
     }
 }

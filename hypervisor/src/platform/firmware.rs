@@ -15,8 +15,6 @@ pub struct Firmware {
     pub tables: Tables,
     /// CPUs and I/O APICs.
     pub madt: Madt,
-    /// Fixed hardware.
-    pub fadt: Fadt,
     /// Memory-mapped configuration space.
     pub mcfg: alloc::vec::Vec<McfgSegment>,
 }
@@ -77,12 +75,7 @@ pub fn read(rsdp: Option<HostPhys>) -> &'static Firmware {
                 "ACPI describes no soft-off state: the machine will halt instead of powering off"
             ),
         }
-        Firmware {
-            tables,
-            madt,
-            fadt,
-            mcfg,
-        }
+        Firmware { tables, madt, mcfg }
     })
 }
 

@@ -10,7 +10,7 @@ use crate::time;
 use crate::virt::{ControlRegisterAccess, Exception, Exit, Gprs, Vcpu};
 
 /// Number of kinds counted.
-pub const KINDS: usize = 20;
+pub const KINDS: usize = 19;
 
 /// Names of the kinds, in the order of [`Counters`].
 pub const NAMES: [&str; KINDS] = [
@@ -32,7 +32,6 @@ pub const NAMES: [&str; KINDS] = [
     "XSETBV",
     "cache flush",
     "control register",
-    "APIC virtualization",
     "other",
 ];
 
@@ -62,8 +61,7 @@ impl Counters {
             Exit::Xsetbv => 15,
             Exit::CacheFlush => 16,
             Exit::ControlRegister(_) => 17,
-            Exit::EndOfInterrupt(_) | Exit::ApicWrite(_) => 18,
-            Exit::Refused | Exit::Shutdown | Exit::Unexpected(_) => 19,
+            Exit::Refused | Exit::Shutdown | Exit::Unexpected(_) => 18,
         };
         self.0[kind] += 1;
     }
@@ -87,8 +85,6 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, exit: Exit) {
         Exit::Xsetbv => xsetbv(vcpu),
         Exit::CacheFlush => flush_caches(vcpu),
         Exit::ControlRegister(access) => control_register(vcpu, access),
-        Exit::EndOfInterrupt(vector) => interrupts::ended(vcpu, vector),
-        Exit::ApicWrite(offset) => interrupts::apic_written(vcpu, offset),
         Exit::Refused => vcpu.hardware.raise(Exception::UNDEFINED_OPCODE),
         Exit::Shutdown => crash::triple_fault(vcpu),
         Exit::Unexpected(code) => crash::unexpected(vcpu, code),

@@ -89,22 +89,6 @@ pub fn fire_timer<H: Vcpu>(vcpu: &Running<H>) {
     }
 }
 
-/// The guest ended an interrupt's service through an exit of APIC virtualization.
-pub fn ended<H: Vcpu>(vcpu: &mut Running<H>, vector: u8) {
-    irq::guest_eoi(&vcpu.domain, vector);
-}
-
-/// The guest wrote a register of the virtual-APIC page, with the write done.
-pub fn apic_written<H: Vcpu>(vcpu: &mut Running<H>, offset: u16) {
-    let value = vcpu
-        .apic_page
-        .shared()
-        .u32(usize::from(offset & 0xFF0))
-        .load(Ordering::Relaxed);
-    let effect = vcpu.apic.write_mmio(u32::from(offset & 0xFF0), value);
-    apply(vcpu, effect);
-}
-
 /// Carries out what a register write of the local APIC asks for.
 pub fn apply<H: Vcpu>(vcpu: &mut Running<H>, effect: Effect) {
     match effect {

@@ -38,8 +38,8 @@ pub struct Running<H> {
     pub start: Option<StartState>,
     /// The emulated local APIC.
     pub apic: LocalApic,
-    /// Keeps the local APIC's register page.
-    pub apic_page: HostPages,
+    /// Keeps the local APIC's register page from other use.
+    pub _apic_page: HostPages,
     /// Why it does not run, if so.
     pub wait: Wait,
     /// It gave up the rest of its slice.

@@ -134,9 +134,9 @@ fn control<H: Vcpu>(vcpu: &mut Running<H>) {
         vcpu.shared().set_up(false);
         vcpu.wait = Wait::Down;
     }
-    if vcpu.wait == Wait::Down
-        && let Some(vector) = vcpu.shared().take_startup()
-    {
+    // One that arrives at a running vCPU is lost, as on hardware.
+    let startup = vcpu.shared().take_startup();
+    if let (Wait::Down, Some(vector)) = (vcpu.wait, startup) {
         vcpu.start(StartState::Sipi { vector });
     }
 }

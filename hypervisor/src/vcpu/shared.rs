@@ -105,7 +105,7 @@ impl VcpuShared {
         self.init.swap(false, Ordering::AcqRel)
     }
 
-    /// Takes a posted start-up interrupt; one that arrives at a running vCPU is lost, as on hardware.
+    /// Takes a posted start-up interrupt.
     pub fn take_startup(&self) -> Option<u8> {
         u8::try_from(self.startup.swap(NO_STARTUP, Ordering::AcqRel)).ok()
     }

@@ -8,9 +8,10 @@ pub mod vmx;
 
 use core::fmt;
 
-use arrayvec::ArrayString;
-use oxen_core::address::{GuestLinear, GuestPhys, HostPhys, Mfn};
-use oxen_core::id::{CpuId, DomainId, VcpuId};
+use alloc::string::String;
+
+use oxen_core::address::{GuestPhys, HostPhys, Mfn};
+use oxen_core::id::CpuId;
 
 /// Guest general-purpose registers, indexed by their x86 encoding. Slot 4 (RSP) is not kept here: the hardware saves
 /// it, see [`Vcpu::rsp`].
@@ -66,16 +67,8 @@ pub struct PortAccess {
 pub struct NestedFault {
     /// Where.
     pub address: GuestPhys,
-    /// The linear address, where the hardware reports it.
-    pub linear: Option<GuestLinear>,
-    /// Whether the access was a write.
-    pub write: bool,
     /// Whether the access was an instruction fetch.
     pub execute: bool,
-    /// Whether the access was the CPU's own walk of the guest's page tables.
-    pub table_walk: bool,
-    /// Whether a translation was present (so that this is a permission fault).
-    pub present: bool,
 }
 
 /// A control-register access that cannot be left to the hardware.
@@ -126,10 +119,6 @@ pub enum Exit {
     CacheFlush,
     /// A control-register access.
     ControlRegister(ControlRegisterAccess),
-    /// With APIC virtualization: the guest ended a level-triggered interrupt's service.
-    EndOfInterrupt(u8),
-    /// With APIC virtualization: the guest wrote the register at this page offset, and the write has taken place.
-    ApicWrite(u16),
     /// An instruction of a feature that guests are not shown: the guest gets #UD.
     Refused,
     /// Triple fault.
@@ -159,10 +148,7 @@ pub struct Segment {
 pub enum SegmentName {
     Es,
     Cs,
-    Ss,
     Ds,
-    Fs,
-    Gs,
 }
 
 /// An exception to be raised in the guest.
@@ -220,10 +206,6 @@ pub struct SystemRegisters {
 /// What a new vCPU needs to know of its domain.
 #[derive(Clone, Copy, Debug)]
 pub struct VcpuConfig {
-    /// Its domain, for diagnostics.
-    pub domain: DomainId,
-    /// Its number.
-    pub vcpu: VcpuId,
     /// Root table of the domain's guest-physical map.
     pub nested_root: Mfn,
     /// 8 KiB (two pages, ports 0–0x7FFF and 0x8000–0xFFFF; a set bit refuses the port): shared by the domain's vCPUs.
@@ -236,7 +218,7 @@ pub struct VcpuConfig {
 }
 
 /// Why a machine cannot run guests with this backend: names the feature and, where there is one, the fix.
-pub type Missing = ArrayString<160>;
+pub type Missing = String;
 
 /// One vendor's virtualization extension.
 pub trait Backend: Sized + Send + Sync + 'static {
@@ -290,8 +272,6 @@ pub trait Vcpu: 'static {
 
     /// Instruction pointer.
     fn rip(&self) -> u64;
-    /// Sets the instruction pointer.
-    fn set_rip(&mut self, rip: u64);
     /// Stack pointer.
     fn rsp(&self) -> u64;
     /// Sets the stack pointer.

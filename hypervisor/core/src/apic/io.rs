@@ -176,7 +176,7 @@ impl IoApic {
 
     const fn selected_entry(&self) -> (usize, bool) {
         let index = self.select.saturating_sub(0x10);
-        ((index / 2) as usize, index % 2 != 0)
+        ((index / 2) as usize, !index.is_multiple_of(2))
     }
 }
 

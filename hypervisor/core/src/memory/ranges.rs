@@ -96,6 +96,14 @@ impl RangeSet {
     }
 }
 
+impl From<Range<u64>> for RangeSet {
+    fn from(range: Range<u64>) -> Self {
+        let mut set = Self::new();
+        set.insert(range);
+        set
+    }
+}
+
 impl FromIterator<Range<u64>> for RangeSet {
     fn from_iter<T: IntoIterator<Item = Range<u64>>>(ranges: T) -> Self {
         let mut set = Self::new();
@@ -170,10 +178,10 @@ pub fn dom0_map(host: &[MapEntry], own: &RangeSet, tables: &RangeSet) -> Vec<Map
             map.push(entry);
             continue;
         }
-        let mut cuts = RangeSet::from_iter([entry.range.clone()]);
+        let mut cuts = RangeSet::from(entry.range.clone());
         for part in own.within(entry.range.clone()) {
             cuts.remove(part.clone());
-            let mut ram = RangeSet::from_iter([part.clone()]);
+            let mut ram = RangeSet::from(part.clone());
             for table in tables.within(part.clone()) {
                 ram.remove(table.clone());
                 map.push(MapEntry {
@@ -210,8 +218,8 @@ mod tests {
     #[test]
     fn ram_that_is_not_dom0s_is_unusable_to_it() {
         let entry = |range, kind| MapEntry { range, kind };
-        let own = RangeSet::from_iter([0..40]);
-        let tables = RangeSet::from_iter([10..12]);
+        let own = RangeSet::from(0..40);
+        let tables = RangeSet::from(10..12);
         let map = dom0_map(&[entry(0..100, 1), entry(100..120, 2)], &own, &tables);
         assert_eq!(
             map,

@@ -99,15 +99,11 @@ fn port(vmcb: &Vmcb) -> Exit {
     })
 }
 
-/// EXITINFO1 is a page-fault error code, with bit 32 for the final address and bit 33 for a table's.
+/// EXITINFO1 is a page-fault error code.
 fn nested_fault(vmcb: &Vmcb) -> Exit {
     let info = vmcb.control.exit_info_1;
     Exit::NestedFault(NestedFault {
         address: GuestPhys(vmcb.control.exit_info_2),
-        linear: None,
-        write: info & 1 << 1 != 0,
         execute: info & 1 << 4 != 0,
-        table_walk: info & 1 << 33 != 0,
-        present: info & 1 != 0,
     })
 }

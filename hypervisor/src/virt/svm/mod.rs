@@ -7,10 +7,9 @@ mod msr;
 mod vcpu;
 mod vmcb;
 
-use core::fmt::{self, Write};
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use arrayvec::ArrayString;
 use oxen_core::address::HostPhys;
 use oxen_core::id::CpuId;
 
@@ -134,8 +133,5 @@ fn host_area(cpu: CpuId) -> HostPhys {
 }
 
 fn missing(what: &str) -> Missing {
-    let mut text = ArrayString::new();
-    // Texts above fit; a cut one would still name the feature.
-    let _ = text.write_str(what);
-    text
+    what.into()
 }

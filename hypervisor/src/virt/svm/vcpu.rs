@@ -289,10 +289,6 @@ impl Vcpu for SvmVcpu {
         self.vmcb().save.rip
     }
 
-    fn set_rip(&mut self, rip: u64) {
-        self.vmcb_mut().save.rip = rip;
-    }
-
     fn rsp(&self) -> u64 {
         self.vmcb().save.rsp
     }
@@ -329,10 +325,7 @@ impl Vcpu for SvmVcpu {
         let packed = match name {
             SegmentName::Es => save.es,
             SegmentName::Cs => save.cs,
-            SegmentName::Ss => save.ss,
             SegmentName::Ds => save.ds,
-            SegmentName::Fs => save.fs,
-            SegmentName::Gs => save.gs,
         };
         let attributes = u32::from(packed.attributes);
         Segment {

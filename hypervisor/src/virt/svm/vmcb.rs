@@ -158,11 +158,8 @@ pub mod virtual_interrupt {
 /// Groups of cached state (APM vol. 2, 15.15.3): a set bit tells the CPU that the group is unchanged.
 pub mod clean {
     pub const INTERCEPTS: u64 = 1 << 0;
-    pub const ASID: u64 = 1 << 2;
     pub const VIRTUAL_INTERRUPT: u64 = 1 << 3;
-    pub const NESTED: u64 = 1 << 4;
     pub const CONTROL_REGISTERS: u64 = 1 << 5;
-    pub const SEGMENTS: u64 = 1 << 8;
     pub const CR2: u64 = 1 << 9;
     pub const ALL: u64 = 0x3FF;
 }

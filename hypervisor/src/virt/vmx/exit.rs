@@ -1,6 +1,6 @@
 //! From exit reasons to the common vocabulary (SDM vol. 3, appendix C).
 
-use oxen_core::address::{GuestLinear, GuestPhys};
+use oxen_core::address::GuestPhys;
 
 use super::fields::Field;
 use super::vmcs;
@@ -83,14 +83,9 @@ fn port() -> Exit {
 /// Qualification of EPT violations: SDM vol. 3, table 28-7.
 fn nested_fault() -> Exit {
     let qualification = vmcs::read(Field::ExitQualification);
-    let linear_valid = qualification & 1 << 7 != 0;
     Exit::NestedFault(NestedFault {
         address: GuestPhys(vmcs::read(Field::GuestPhysicalAddress)),
-        linear: linear_valid.then(|| GuestLinear(vmcs::read(Field::GuestLinearAddress))),
-        write: qualification & 1 << 1 != 0,
         execute: qualification & 1 << 2 != 0,
-        table_walk: linear_valid && qualification & 1 << 8 == 0,
-        present: qualification & 0b11_1000 != 0,
     })
 }
 

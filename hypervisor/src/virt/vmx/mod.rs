@@ -7,10 +7,9 @@ mod fields;
 mod vcpu;
 mod vmcs;
 
-use core::fmt::{self, Write};
+use core::fmt;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-use arrayvec::ArrayString;
 use oxen_core::id::CpuId;
 use x86_64::registers::control::{Cr0, Cr4};
 
@@ -151,8 +150,5 @@ fn fill_msr_bitmap(bitmap: &mut [u8]) {
 }
 
 fn missing(what: fmt::Arguments<'_>) -> Missing {
-    let mut text = ArrayString::new();
-    // A text that is cut would still name the feature.
-    let _ = text.write_fmt(what);
-    text
+    alloc::fmt::format(what)
 }

@@ -490,10 +490,6 @@ impl Vcpu for VmxVcpu {
         vmcs::read(Field::GuestRip)
     }
 
-    fn set_rip(&mut self, rip: u64) {
-        vmcs::write(Field::GuestRip, rip);
-    }
-
     fn rsp(&self) -> u64 {
         vmcs::read(Field::GuestRsp)
     }
@@ -526,7 +522,11 @@ impl Vcpu for VmxVcpu {
     }
 
     fn segment(&self, name: SegmentName) -> Segment {
-        let (selector, limit, rights, base) = SEGMENTS[name as usize];
+        let (selector, limit, rights, base) = match name {
+            SegmentName::Es => SEGMENTS[0],
+            SegmentName::Cs => SEGMENTS[1],
+            SegmentName::Ds => SEGMENTS[3],
+        };
         Segment {
             selector: vmcs::read(selector) as u16,
             attributes: vmcs::read(rights) as u32,
