@@ -13,24 +13,34 @@ pub mod newc;
 mod packages;
 pub mod sysroot;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::progress::say;
 
 pub use kernels::{Dom0, Suite};
 pub use packages::{missing_packages, packages};
 
-/// Provisions it all.
+/// Provisions it all, what is needed most first. A part that cannot be had does not keep the others away.
 ///
 /// # Errors
-/// The first step that fails, with its cause.
+/// The parts that failed, each with its causes.
 pub fn everything() -> Result<()> {
     packages()?;
-    sysroot::find()?;
-    for suite in Suite::ALL {
-        kernels::dom0(suite)?;
+    let parts = [
+        sysroot::find().map(drop),
+        kernels::dom0(Suite::Bookworm).map(drop),
+        bochs::binary().map(drop),
+        kernels::dom0(Suite::Trixie).map(drop),
+        kernels::dom0(Suite::Sid).map(drop),
+    ];
+    let failed: Vec<String> = parts
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|error| format!("{error:#}"))
+        .collect();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\nerror: "));
     }
-    bochs::binary()?;
     say("everything is there; `cargo xtask run` boots it");
     Ok(())
 }
