@@ -74,6 +74,7 @@ pub fn finish(reason: Reason, cause: fmt::Arguments<'_>) -> ! {
     } else {
         console::print(format_args!("STOP {}: {cause}\n", reason.word()));
     }
+    console::serial::drain();
     match reason {
         Reason::PowerOff => power::off(),
         Reason::Reboot => power::reset(),

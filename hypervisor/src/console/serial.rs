@@ -2,7 +2,7 @@
 
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
-use uart_16550::spec::registers::IER;
+use uart_16550::spec::registers::{IER, LSR};
 use uart_16550::{BaudRate, Config, Uart16550};
 
 /// COM1's customary base port.
@@ -86,6 +86,19 @@ pub fn write(bytes: &[u8]) {
         let sent = port.uart.send_bytes(rest);
         rest = &rest[sent..];
         polls = if sent == 0 { polls + 1 } else { 0 };
+    }
+}
+
+/// Waits until the last byte has left the wire: a machine that is turned off takes what is in the FIFO with it.
+pub fn drain() {
+    let mut guard = PORT.lock();
+    let Some(port) = guard.as_mut() else {
+        return;
+    };
+    for _ in 0..PATIENCE {
+        if port.uart.lsr().contains(LSR::TRANSMITTER_EMPTY) {
+            return;
+        }
     }
 }
 
