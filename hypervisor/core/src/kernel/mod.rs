@@ -1,9 +1,11 @@
 //! Kernel images: from a bzImage or an ELF file to the segments and the entry point of a PVH guest.
 
 mod bzimage;
+mod copy;
 mod elf;
 mod unpack;
 mod xz;
+mod zstd;
 
 use core::fmt;
 
@@ -91,6 +93,20 @@ impl fmt::Display for KernelError {
             ),
             Self::BadSegment => f.write_str("an ELF segment wraps around, is larger in the file than in memory, or lies above 4 GiB; use an unmodified kernel"),
         }
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    /// What the fixtures hold: `length` bytes chosen from `alphabet` by a linear congruential generator.
+    pub fn generated(length: usize, alphabet: &[u8]) -> Vec<u8> {
+        let mut seed = 1u32;
+        (0..length)
+            .map(|_| {
+                seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+                alphabet[(seed >> 16) as usize % alphabet.len()]
+            })
+            .collect()
     }
 }
 

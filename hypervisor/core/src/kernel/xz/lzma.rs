@@ -6,6 +6,8 @@
 
 use alloc::boxed::Box;
 
+use super::super::copy::copy_match;
+
 /// The packed data is not what an encoder makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Corrupt;
@@ -442,52 +444,4 @@ fn literal_after_match(
         );
     }
     node as u8
-}
-
-/// Copies `length` bytes from `distance` back; the ranges may overlap, and then repeat. Both lie in `out`.
-#[inline(never)]
-pub fn copy_match(out: &mut [u8], mut to: usize, mut distance: usize, mut length: usize) {
-    const STEP: usize = 8;
-    if distance < STEP {
-        if distance == 1 {
-            let byte = out[to - 1];
-            out[to..to + length].fill(byte);
-            return;
-        }
-        // After a few bytes one by one, what repeats lies a multiple of the distance back, far enough for steps.
-        let wide = distance * STEP.div_ceil(distance);
-        let single = length.min(wide - distance);
-        for offset in to..to + single {
-            out[offset] = out[offset - distance];
-        }
-        (to, length, distance) = (to + single, length - single, wide);
-    }
-    let (before, after) = out.split_at_mut(to);
-    if length.next_multiple_of(STEP) > after.len() {
-        for offset in to..to + length {
-            out[offset] = out[offset - distance];
-        }
-        return;
-    }
-    if distance >= length.next_multiple_of(STEP) {
-        // Whole steps may write behind the match's end, which is overwritten later.
-        let steps = length.div_ceil(STEP);
-        let (from, _) = before[to - distance..].as_chunks::<STEP>();
-        let (into, _) = after.as_chunks_mut::<STEP>();
-        for (into, from) in into.iter_mut().zip(from).take(steps) {
-            *into = *from;
-        }
-        return;
-    }
-    let mut done = 0;
-    while done < length {
-        let from = to - distance + done;
-        let Some(&step) = out[from..].first_chunk::<STEP>() else {
-            return;
-        };
-        if let Some(place) = out[to + done..].first_chunk_mut::<STEP>() {
-            *place = step;
-        }
-        done += STEP;
-    }
 }

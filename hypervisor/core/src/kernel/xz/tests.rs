@@ -1,3 +1,4 @@
+use super::super::testing::generated;
 use super::*;
 use proptest::prelude::*;
 
@@ -7,17 +8,6 @@ const START: &[u8] = include_bytes!("../fixtures/start.xz");
 const NOISE: &[u8] = include_bytes!("../fixtures/noise.xz");
 const SHA256: &[u8] = include_bytes!("../fixtures/sha256.xz");
 const LZMA: &[u8] = include_bytes!("../fixtures/branches.lzma");
-
-/// What the fixtures hold: `length` bytes chosen from `alphabet` by a linear congruential generator.
-fn generated(length: usize, alphabet: &[u8]) -> Vec<u8> {
-    let mut seed = 1u32;
-    (0..length)
-        .map(|_| {
-            seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
-            alphabet[(seed >> 16) as usize % alphabet.len()]
-        })
-        .collect()
-}
 
 /// Calls and jumps so close together that their displacements overlap.
 fn branches() -> Vec<u8> {
@@ -80,26 +70,6 @@ fn every_flipped_bit_of_the_blocks_is_noticed() {
         let mut damaged = BRANCHES.to_vec();
         damaged[at] ^= 1 << (at % 8);
         assert!(unpack(&damaged, &mut vec![0; 3000]).is_err(), "byte {at}");
-    }
-}
-
-#[test]
-fn matches_repeat_from_every_distance() {
-    for distance in 1..40 {
-        for length in 1..80 {
-            for room in [0, 3, 8] {
-                let mut out = vec![0; 50 + length + room];
-                for (index, byte) in out[..50].iter_mut().enumerate() {
-                    *byte = index as u8;
-                }
-                let mut expected = out.clone();
-                for at in 50..50 + length {
-                    expected[at] = expected[at - distance];
-                }
-                lzma::copy_match(&mut out, 50, distance, length);
-                assert_eq!(out[..50 + length], expected[..50 + length]);
-            }
-        }
     }
 }
 
