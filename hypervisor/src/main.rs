@@ -69,6 +69,9 @@ fn bring_up(loaded: Loaded) -> ! {
     if let Some(tables) = &loaded.symbols {
         boot::symbols::keep(tables);
     }
+    if let Some(screen) = loaded.framebuffer.filter(|_| options.console_vga) {
+        console::screen::open(screen);
+    }
     console::stage("memory is managed, page tables are W^X");
 
     features::enable_on_this_cpu();
@@ -83,6 +86,9 @@ fn bring_up(loaded: Loaded) -> ! {
     local_apic::init_on_this_cpu();
     local_apic::calibrate();
     time::read_wall_clock();
+    if options.cpuinfo {
+        features::log_cpu();
+    }
     let (apic, timer) = local_apic::describe();
     log::info!(
         "TSC {} kHz, local APIC: {apic}, timer: {timer}",
@@ -153,7 +159,8 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         .unwrap_or_else(|| stop::refuse_boot(format_args!("no memory left for the port bitmap")));
     ports::fill_bitmap(port_bitmap.bytes_mut(), true);
     claim_console();
-    console::stage("dom0 is built; it starts now");
+    console::stage("dom0 is built; it starts now, and has the screen");
+    console::screen::close();
 
     let machine: &'static Machine<B> = alloc::boxed::Box::leak(alloc::boxed::Box::new(Machine {
         backend,

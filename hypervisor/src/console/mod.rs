@@ -3,6 +3,7 @@
 //! dom0's own console shares the serial line: its bytes pass through [`write_guest`] untouched.
 
 pub mod ring;
+pub mod screen;
 pub mod serial;
 
 use core::fmt::{self, Write};
@@ -30,6 +31,12 @@ struct Output {
 }
 
 impl Output {
+    /// The hypervisor's own bytes: on the wire and on the screen.
+    fn own_bytes(&mut self, bytes: &[u8]) {
+        screen::write(bytes);
+        self.bytes(bytes);
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         if SERIAL_ON.load(Ordering::Relaxed) {
             serial::write(bytes);
@@ -48,13 +55,13 @@ impl Write for Line<'_> {
         for piece in text.split_inclusive('\n') {
             if self.0.at_line_start {
                 self.0.ring.push(PREFIX.as_bytes());
-                self.0.bytes(PREFIX.as_bytes());
+                self.0.own_bytes(PREFIX.as_bytes());
             }
             self.0.ring.push(piece.as_bytes());
             let body = piece.strip_suffix('\n');
-            self.0.bytes(body.unwrap_or(piece).as_bytes());
+            self.0.own_bytes(body.unwrap_or(piece).as_bytes());
             if body.is_some() {
-                self.0.bytes(b"\r\n");
+                self.0.own_bytes(b"\r\n");
             }
         }
         Ok(())
@@ -135,5 +142,6 @@ pub unsafe fn break_locks() {
     unsafe {
         OUTPUT.force_unlock();
         serial::force_unlock();
+        screen::force_unlock();
     }
 }

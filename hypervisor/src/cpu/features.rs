@@ -36,6 +36,38 @@ pub fn invariant_tsc() -> bool {
         .is_some_and(|info| info.has_invariant_tsc())
 }
 
+/// Logs what the boot CPU is and can do (`cpuinfo`).
+pub fn log_cpu() {
+    let id = CpuId::new();
+    if let Some(brand) = id.get_processor_brand_string() {
+        log::info!("CPU: {}", brand.as_str().trim());
+    }
+    if let Some(info) = id.get_feature_info() {
+        log::info!(
+            "family {:#x} model {:#x} stepping {:#x}",
+            info.family_id(),
+            info.model_id(),
+            info.stepping_id()
+        );
+    }
+    let leaf = core::arch::x86_64::__cpuid;
+    let (basic, extended) = (leaf(1), leaf(0x8000_0001));
+    log::info!(
+        "CPUID 1 ECX {:#010x} EDX {:#010x}, 80000001 ECX {:#010x} EDX {:#010x}",
+        basic.ecx,
+        basic.edx,
+        extended.ecx,
+        extended.edx
+    );
+    let structured = core::arch::x86_64::__cpuid_count(7, 0);
+    log::info!(
+        "CPUID 7 EBX {:#010x} ECX {:#010x} EDX {:#010x}",
+        structured.ebx,
+        structured.ecx,
+        structured.edx
+    );
+}
+
 /// Turns on, on the calling CPU, what protects the hypervisor from its own mistakes and what guests' FPU state needs.
 pub fn enable_on_this_cpu() {
     let id = CpuId::new();
