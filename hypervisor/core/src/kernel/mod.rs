@@ -114,6 +114,35 @@ mod testing {
 mod tests {
     use super::*;
 
+    /// The boot CPU's stack is small, has no guard, and is half full already.
+    #[test]
+    fn unpacking_needs_little_stack() {
+        const STACK: usize = 16 << 10;
+        let packed: [(Compression, &'static [u8], usize); 3] = [
+            (
+                Compression::Xz,
+                include_bytes!("fixtures/branches.xz"),
+                3000,
+            ),
+            (
+                Compression::Zstd,
+                include_bytes!("fixtures/sparse.zst"),
+                300_000,
+            ),
+            (Compression::Gzip, include_bytes!("fixtures/oxen.gz"), 4000),
+        ];
+        for (compression, bytes, size) in packed { if compression != Compression::Gzip { continue; }
+            let thread = std::thread::Builder::new()
+                .stack_size(STACK)
+                .spawn(move || {
+                    let mut out = vec![0; size];
+                    unpack::unpack(compression, bytes, &mut out)
+                });
+            let result = thread.expect("a thread").join().expect("no panic");
+            assert_eq!(result, Ok(()), "{compression}");
+        }
+    }
+
     /// `OXEN_TEST_KERNELS`: paths of distribution kernels, separated by colons.
     #[test]
     fn distribution_kernels_unpack_to_pvh_kernels() {

@@ -2,7 +2,11 @@
 
 use core::fmt;
 
-use super::{KernelError, xz, zstd};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use ruzstd::io::{Error, Read, Write};
+use xz4rust::{XzDecoder, XzNextBlockResult};
+
+use super::KernelError;
 
 /// Formats that kernels are packed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +67,118 @@ impl fmt::Display for Compression {
 /// Fills `out` from the payload.
 pub fn unpack(compression: Compression, payload: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
     match compression {
-        Compression::Xz => xz::unpack(payload, out),
-        Compression::Zstd => zstd::unpack(payload, out),
+        Compression::Xz => xz(payload, out),
+        Compression::Zstd => zstd(payload, out),
         Compression::Gzip => gzip(payload, out),
         Compression::Lz4 => lz4(payload, out),
-        Compression::Lzma => xz::unpack_lzma(payload, out),
         other => Err(KernelError::UnsupportedCompression(other)),
+    }
+}
+
+fn xz(payload: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
+    const CORRUPT: KernelError = KernelError::Corrupt(Compression::Xz);
+    // A dictionary larger than the output is never referred to.
+    const LARGEST_DICTIONARY: usize = 256 << 20;
+    let mut decoder = XzDecoder::in_heap_with_alloc_dict_size(0, LARGEST_DICTIONARY);
+    let (mut read, mut written) = (0, 0);
+    loop {
+        let result = decoder
+            .decode(&payload[read..], &mut out[written..])
+            .map_err(|_| CORRUPT)?;
+        read += result.input_consumed();
+        written += result.output_produced();
+        match result {
+            XzNextBlockResult::EndOfStream(..) if written == out.len() => return Ok(()),
+            XzNextBlockResult::EndOfStream(..) => return Err(KernelError::WrongSize),
+            XzNextBlockResult::NeedMoreData(0, 0) => return Err(CORRUPT),
+            XzNextBlockResult::NeedMoreData(..) => {}
+        }
+    }
+}
+
+/// The tail of the output buffer that is still to be filled.
+struct Sink<'a>(&'a mut [u8]);
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        let count = bytes.len().min(self.0.len());
+        let (now, rest) = core::mem::take(&mut self.0).split_at_mut(count);
+        now.copy_from_slice(&bytes[..count]);
+        self.0 = rest;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A frame's header as if it asked for no larger window than the output has bytes: Debian's kernels ask for 128 MiB, and
+/// the decoder would allocate that, though nothing can refer to more than has been put out.
+struct Frame<'a> {
+    head: [u8; 6],
+    head_left: usize,
+    tail: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    const SINGLE_SEGMENT: u8 = 1 << 5;
+    const WINDOW_AT: usize = 5;
+
+    fn new(payload: &'a [u8], size: usize) -> Option<Self> {
+        let (head, tail) = payload.split_first_chunk::<6>()?;
+        let mut head = *head;
+        if head[4] & Self::SINGLE_SEGMENT == 0 {
+            // Window descriptor: 2^(10 + exponent), exponent in bits 7:3 (RFC 8878, 3.1.1.1.2).
+            let exponent = size.max(1 << 17).next_power_of_two().trailing_zeros() - 10;
+            head[Self::WINDOW_AT] = head[Self::WINDOW_AT].min((exponent as u8) << 3);
+        }
+        Some(Self {
+            head,
+            head_left: 6,
+            tail,
+        })
+    }
+}
+
+impl Read for Frame<'_> {
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Error> {
+        if self.head_left == 0 {
+            return self.tail.read(out);
+        }
+        let count = out.len().min(self.head_left);
+        let from = self.head.len() - self.head_left;
+        out[..count].copy_from_slice(&self.head[from..from + count]);
+        self.head_left -= count;
+        Ok(count)
+    }
+}
+
+fn zstd(payload: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
+    const CORRUPT: KernelError = KernelError::Corrupt(Compression::Zstd);
+    const STEP: usize = 1 << 20;
+    let mut source = Frame::new(payload, out.len()).ok_or(CORRUPT)?;
+    let mut decoder = FrameDecoder::new();
+    decoder.set_max_window_size(u64::MAX >> 8);
+    decoder.init(&mut source).map_err(|_| CORRUPT)?;
+    let mut sink = Sink(out);
+    loop {
+        let finished = decoder
+            .decode_blocks(&mut source, BlockDecodingStrategy::UptoBytes(STEP))
+            .map_err(|_| CORRUPT)?;
+        while decoder.can_collect() > 0 {
+            match decoder.collect_to_writer(&mut sink) {
+                Ok(0) | Err(_) => return Err(KernelError::WrongSize),
+                Ok(_) => {}
+            }
+        }
+        if finished {
+            return if sink.0.is_empty() {
+                Ok(())
+            } else {
+                Err(KernelError::WrongSize)
+            };
+        }
     }
 }
 
@@ -189,10 +299,10 @@ mod tests {
 
     #[test]
     fn formats_without_a_decoder_are_named() {
-        let error = unpack(Compression::Bzip2, b"BZh9", &mut []).expect_err("no decoder");
+        let error = unpack(Compression::Bzip2, b"BZh9", &mut []).expect_err("there is no decoder");
         assert_eq!(
             error.to_string(),
-            "bzip2 compression is not supported; use xz, zstd, gzip, LZMA or LZ4"
+            "bzip2 compression is not supported; use xz, zstd, gzip or LZ4"
         );
     }
 }
