@@ -1,11 +1,8 @@
 //! Kernel images: from a bzImage or an ELF file to the segments and the entry point of a PVH guest.
 
 mod bzimage;
-mod copy;
 mod elf;
 mod unpack;
-mod xz;
-mod zstd;
 
 use core::fmt;
 
@@ -28,8 +25,6 @@ pub enum KernelError {
     UnknownCompression([u8; 4]),
     /// A known format without a decoder.
     UnsupportedCompression(Compression),
-    /// A known format in a form that kernels are not packed in.
-    UnsupportedVariant(Compression),
     /// The decoder found the payload broken.
     Corrupt(Compression),
     /// More is unpacked than the header announces, or less.
@@ -63,19 +58,15 @@ impl fmt::Display for KernelError {
             Self::UnknownCompression(magic) => {
                 write!(
                     f,
-                    "unknown compression, payload begins with {magic:02x?}; use xz, zstd, gzip, LZMA or LZ4"
+                    "unknown compression, payload begins with {magic:02x?}; use xz, zstd, gzip or LZ4"
                 )
             }
             Self::UnsupportedCompression(kind) => {
                 write!(
                     f,
-                    "{kind} compression is not supported; use xz, zstd, gzip, LZMA or LZ4"
+                    "{kind} compression is not supported; use xz, zstd, gzip or LZ4"
                 )
             }
-            Self::UnsupportedVariant(kind) => write!(
-                f,
-                "the {kind} payload uses a filter, check or setting that is not supported; pack it as Linux's build does"
-            ),
             Self::Corrupt(kind) => write!(
                 f,
                 "the {kind} payload is corrupt or truncated; copy the file again"
@@ -97,51 +88,8 @@ impl fmt::Display for KernelError {
 }
 
 #[cfg(test)]
-mod testing {
-    /// What the fixtures hold: `length` bytes chosen from `alphabet` by a linear congruential generator.
-    pub fn generated(length: usize, alphabet: &[u8]) -> Vec<u8> {
-        let mut seed = 1u32;
-        (0..length)
-            .map(|_| {
-                seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12_345);
-                alphabet[(seed >> 16) as usize % alphabet.len()]
-            })
-            .collect()
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The boot CPU's stack is small, has no guard, and is half full already.
-    #[test]
-    fn unpacking_needs_little_stack() {
-        const STACK: usize = 16 << 10;
-        let packed: [(Compression, &'static [u8], usize); 3] = [
-            (
-                Compression::Xz,
-                include_bytes!("fixtures/branches.xz"),
-                3000,
-            ),
-            (
-                Compression::Zstd,
-                include_bytes!("fixtures/sparse.zst"),
-                300_000,
-            ),
-            (Compression::Gzip, include_bytes!("fixtures/oxen.gz"), 4000),
-        ];
-        for (compression, bytes, size) in packed { if compression != Compression::Gzip { continue; }
-            let thread = std::thread::Builder::new()
-                .stack_size(STACK)
-                .spawn(move || {
-                    let mut out = vec![0; size];
-                    unpack::unpack(compression, bytes, &mut out)
-                });
-            let result = thread.expect("a thread").join().expect("no panic");
-            assert_eq!(result, Ok(()), "{compression}");
-        }
-    }
 
     /// `OXEN_TEST_KERNELS`: paths of distribution kernels, separated by colons.
     #[test]
