@@ -8,6 +8,7 @@ pub enum Errno {
     Perm = 1,
     NoEnt = 2,
     Srch = 3,
+    NxIo = 6,
     TooBig = 7,
     Again = 11,
     NoMem = 12,

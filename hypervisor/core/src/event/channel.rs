@@ -93,6 +93,11 @@ impl Channel {
         self.notify = vcpu;
     }
 
+    /// Waits for `remote` again after its end was closed; its vCPU stays.
+    pub const fn unbind(&mut self, remote: DomainId) {
+        self.status = Status::Unbound(remote);
+    }
+
     /// Connects an unbound port; its vCPU stays.
     pub const fn bind_to(&mut self, domain: DomainId, port: Port) {
         self.status = Status::Interdomain(Peer { domain, port });

@@ -162,7 +162,7 @@ fn a_moved_vcpu_info_is_all_pending_and_moves_once() {
     let page = leaked_page();
     assert_eq!(
         events.register_vcpu_info(VcpuId(0), page, 4, &log),
-        Err(Errno::NoSys)
+        Err(Errno::NxIo)
     );
     assert_eq!(events.register_vcpu_info(VcpuId(0), page, 64, &log), Ok(()));
     assert_eq!(
@@ -193,6 +193,154 @@ fn a_poll_ends_with_its_port_even_when_that_is_masked() {
         events.begin_poll(VcpuId(1), &[Port(5000)]),
         Err(Errno::Inval)
     );
+    assert_eq!(
+        events.begin_poll(VcpuId(1), &[Port(1); 129]),
+        Err(Errno::Inval)
+    );
+    assert_eq!(events.begin_poll(VcpuId(1), &[]), Ok(true));
+    events.end_poll(VcpuId(1));
+    events.end_poll(VcpuId(1));
+    assert_eq!(events.pollers.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_virq_follows_its_port_through_close_and_bind() {
+    let (events, _) = domain(0);
+    let log = Log::default();
+    let first = events
+        .bind_virq(Virq::CONSOLE, VcpuId(0))
+        .expect("a free port");
+    events
+        .bind_vcpu(first, VcpuId(2))
+        .expect("global ones can move");
+    events.raise_virq(VcpuId(0), Virq::CONSOLE, &log);
+    assert_eq!(log.take(), [VcpuId(2)]);
+    assert_eq!(events.close(first), Ok(None));
+    assert!(!events.is_pending(first));
+    events.raise_virq(VcpuId(0), Virq::CONSOLE, &log);
+    assert!(!events.is_pending(first));
+    let ipi = events.bind_ipi(VcpuId(1)).expect("a free port");
+    let again = events
+        .bind_virq(Virq::CONSOLE, VcpuId(0))
+        .expect("it was closed");
+    assert_ne!(ipi, again);
+    events.raise_virq(VcpuId(0), Virq::CONSOLE, &log);
+    assert!(events.is_pending(again) && !events.is_pending(ipi));
+}
+
+#[test]
+fn an_end_that_was_closed_on_keeps_its_vcpu_and_can_be_bound_again() {
+    let ((front, _), (back, _)) = (domain(1), domain(0));
+    let log = Log::default();
+    let offered = front.alloc_unbound(DomainId(0)).expect("a free port");
+    front
+        .bind_vcpu(offered, VcpuId(2))
+        .expect("unbound ports can move");
+    let bound = back
+        .bind_interdomain(&front, offered, &log)
+        .expect("offered to it");
+    let near = Peer {
+        domain: DomainId(0),
+        port: bound,
+    };
+    let far = back.close(bound).expect("open").expect("connected");
+    assert_eq!(far.port, offered);
+    front.unbind_from(far.port, near);
+    front.unbind_from(far.port, near);
+    let again = back
+        .bind_interdomain(&front, offered, &log)
+        .expect("unbound again");
+    log.take();
+    let to = back.send(again, &log).expect("open").expect("elsewhere");
+    front.signal(
+        to.port,
+        Peer {
+            domain: DomainId(0),
+            port: again,
+        },
+        &log,
+    );
+    assert_eq!(log.take(), [VcpuId(2)]);
+    front.signal(
+        to.port,
+        Peer {
+            domain: DomainId(5),
+            port: again,
+        },
+        &log,
+    );
+    assert!(log.take().is_empty());
+}
+
+#[test]
+fn a_reset_closes_everything_and_names_far_ends() {
+    let ((front, _), (back, _)) = (domain(1), domain(0));
+    let log = Log::default();
+    let offered = front.alloc_unbound(DomainId(0)).expect("a free port");
+    back.bind_virq(Virq::TIMER, VcpuId(1)).expect("a free port");
+    let bound = back
+        .bind_interdomain(&front, offered, &log)
+        .expect("offered to it");
+    let mut told = Vec::new();
+    back.close_all(|port, peer| told.push((port, peer.port)));
+    assert_eq!(told, [(bound, offered)]);
+    back.for_each(|port, _, _| panic!("{port:?} is still open"));
+    assert!(back.bind_virq(Virq::TIMER, VcpuId(1)).is_ok());
+}
+
+#[test]
+fn a_vcpu_past_the_legacy_ones_gets_its_events_when_it_registers() {
+    let shared = leaked_page();
+    let events = EventChannels::new(DomainId(1), shared, 40, 4096);
+    let log = Log::default();
+    assert!(
+        events
+            .vcpu_info(VcpuId(33))
+            .is_some_and(|info| info.place().is_none())
+    );
+    let port = events.bind_ipi(VcpuId(33)).expect("a free port");
+    assert_eq!(events.send(port, &log), Ok(None));
+    assert!(log.take().is_empty());
+    let page = leaked_page();
+    page.u8(64 + 1).store(0xFF, Ordering::Relaxed);
+    assert_eq!(
+        events.register_vcpu_info(VcpuId(33), page, 64, &log),
+        Ok(())
+    );
+    assert_eq!(log.take(), [VcpuId(33)]);
+    assert!(events.upcall_pending(VcpuId(33)) && events.is_pending(port));
+    assert_eq!(page.u8(64 + 1).load(Ordering::Relaxed), 0);
+    assert_eq!(
+        events.register_vcpu_info(VcpuId(40), page, 64, &log),
+        Err(Errno::NoEnt)
+    );
+}
+
+#[test]
+fn pollers_never_sleep_through_their_event() {
+    const ROUNDS: usize = if cfg!(miri) { 20 } else { 2_000 };
+    let (events, page) = domain(1);
+    let log = Log::default();
+    let port = events.bind_ipi(VcpuId(0)).expect("a free port");
+    page.u64(EVTCHN_MASK).store(u64::MAX, Ordering::Relaxed);
+    let round = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                round.wait();
+                assert_eq!(events.send(port, &log), Ok(None));
+                round.wait();
+            }
+        });
+        for _ in 0..ROUNDS {
+            round.wait();
+            let sleeps = events.begin_poll(VcpuId(1), &[port]).expect("a valid port");
+            round.wait();
+            assert!(!sleeps || !events.is_polling(VcpuId(1)));
+            assert_eq!(events.pollers.load(Ordering::SeqCst), 0);
+            page.u64(EVTCHN_PENDING_OFFSET).store(0, Ordering::SeqCst);
+        }
+    });
 }
 
 #[test]

@@ -8,7 +8,6 @@ use core::sync::atomic::Ordering;
 use oxen_abi::Errno;
 use oxen_abi::event_channel::TWO_LEVEL_PORTS;
 use oxen_abi::shared_info::{EVTCHN_MASK, EVTCHN_PENDING, LEGACY_VCPUS, VCPU_INFO_SIZE, vcpu_info};
-use spin::Mutex;
 
 use crate::address::PAGE_SIZE;
 use crate::guest_page::GuestPage;
@@ -18,16 +17,13 @@ use crate::id::Port;
 #[derive(Clone, Copy, Debug)]
 pub struct VcpuInfo {
     place: Option<(GuestPage, usize)>,
-    moved: bool,
 }
 
 impl VcpuInfo {
     /// The place in the shared page; vCPUs past the legacy ones have none until they register one.
     pub(super) fn legacy(shared_info: GuestPage, index: usize) -> Self {
-        let place = (index < LEGACY_VCPUS).then_some((shared_info, index * VCPU_INFO_SIZE));
         Self {
-            place,
-            moved: false,
+            place: (index < LEGACY_VCPUS).then_some((shared_info, index * VCPU_INFO_SIZE)),
         }
     }
 
@@ -44,27 +40,23 @@ impl VcpuInfo {
         })
     }
 
-    pub(super) fn move_to(&mut self, page: GuestPage, offset: usize) -> Result<(), Errno> {
-        if self.moved {
-            return Err(Errno::Inval);
-        }
+    /// A copy at another place, in which everything may be pending. Nobody sends to the vCPU meanwhile.
+    pub(super) fn copied_to(&self, page: GuestPage, offset: usize) -> Result<Self, Errno> {
         if !offset.is_multiple_of(8) || offset > PAGE_SIZE - VCPU_INFO_SIZE {
-            return Err(Errno::NoSys);
+            return Err(Errno::NxIo);
         }
+        let mut bytes = [0; VCPU_INFO_SIZE];
         if let Some((old, old_offset)) = self.place {
-            let mut bytes = [0; VCPU_INFO_SIZE];
             old.read(old_offset, &mut bytes);
-            page.write(offset, &bytes);
         }
+        page.write(offset, &bytes);
         page.u64(offset + vcpu_info::PENDING_SEL)
             .store(u64::MAX, Ordering::Release);
         page.u8(offset + vcpu_info::UPCALL_PENDING)
             .store(1, Ordering::Release);
-        *self = Self {
+        Ok(Self {
             place: Some((page, offset)),
-            moved: true,
-        };
-        Ok(())
+        })
     }
 
     /// Sets the selector bit; true if the upcall flag went up with it.
@@ -72,66 +64,84 @@ impl VcpuInfo {
         let Some((page, offset)) = self.place else {
             return false;
         };
+        let bit = 1 << word;
         let selector = page.u64(offset + vcpu_info::PENDING_SEL);
-        if selector.fetch_or(1 << word, Ordering::AcqRel) & 1 << word != 0 {
-            return false;
-        }
-        page.u8(offset + vcpu_info::UPCALL_PENDING)
-            .swap(1, Ordering::AcqRel)
-            == 0
+        selector.fetch_or(bit, Ordering::AcqRel) & bit == 0
+            && page
+                .u8(offset + vcpu_info::UPCALL_PENDING)
+                .swap(1, Ordering::AcqRel)
+                == 0
     }
 }
 
-/// Makes the port pending. `None` if it was already or does not exist, else whether the vCPU must be told.
-pub fn set_pending(shared_info: &GuestPage, info: &Mutex<VcpuInfo>, port: Port) -> Option<bool> {
-    if port.0 >= TWO_LEVEL_PORTS {
-        return None;
-    }
-    let (word, bit) = (port.index() / 64, 1 << (port.0 % 64));
+/// What making a port pending has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: it was pending already, or cannot be.
+    None,
+    /// It is pending; its vCPU knows already, or need not because the port is masked.
+    Pending,
+    /// It is pending and its vCPU must be told.
+    Upcall,
+}
+
+/// Makes the port pending.
+pub fn set_pending(shared_info: &GuestPage, info: &VcpuInfo, port: Port) -> Change {
+    let Some((word, bit)) = position(port) else {
+        return Change::None;
+    };
     let pending = shared_info.u64(EVTCHN_PENDING + 8 * word);
-    // Sequentially consistent against a poller's flag, see `begin_poll`.
+    // Sequentially consistent against pollers, see `Poll`.
     if pending.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
-        return None;
+        return Change::None;
     }
-    let masked = shared_info
+    let mask = shared_info
         .u64(EVTCHN_MASK + 8 * word)
-        .load(Ordering::Acquire)
-        & bit
-        != 0;
-    Some(!masked && info.lock().select(word))
+        .load(Ordering::Acquire);
+    if mask & bit == 0 && info.select(word) {
+        Change::Upcall
+    } else {
+        Change::Pending
+    }
 }
 
 /// Takes the mask off; true if the vCPU must be told of an event that waited behind it.
 pub fn unmask(shared_info: &GuestPage, info: &VcpuInfo, port: Port) -> bool {
-    if port.0 >= TWO_LEVEL_PORTS {
+    let Some((word, bit)) = position(port) else {
         return false;
-    }
-    let (word, bit) = (port.index() / 64, 1 << (port.0 % 64));
-    let was_masked = shared_info
-        .u64(EVTCHN_MASK + 8 * word)
-        .fetch_and(!bit, Ordering::AcqRel)
-        & bit
-        != 0;
-    was_masked && is_pending(shared_info, port) && info.select(word)
+    };
+    let mask = shared_info.u64(EVTCHN_MASK + 8 * word);
+    mask.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+        && is_pending(shared_info, port)
+        && info.select(word)
 }
 
 /// Whether the port is pending, masked or not.
 pub fn is_pending(shared_info: &GuestPage, port: Port) -> bool {
-    let bit = 1 << (port.0 % 64);
-    port.0 < TWO_LEVEL_PORTS
-        && shared_info
-            .u64(EVTCHN_PENDING + 8 * (port.index() / 64))
-            .load(Ordering::SeqCst)
-            & bit
-            != 0
+    is_set(shared_info, EVTCHN_PENDING, port)
+}
+
+/// Whether the port is masked.
+pub fn is_masked(shared_info: &GuestPage, port: Port) -> bool {
+    is_set(shared_info, EVTCHN_MASK, port)
 }
 
 /// Forgets a pending event of a port that is being closed.
 pub fn clear_pending(shared_info: &GuestPage, port: Port) {
-    if port.0 < TWO_LEVEL_PORTS {
-        let bit: u64 = 1 << (port.0 % 64);
+    if let Some((word, bit)) = position(port) {
         shared_info
-            .u64(EVTCHN_PENDING + 8 * (port.index() / 64))
+            .u64(EVTCHN_PENDING + 8 * word)
             .fetch_and(!bit, Ordering::AcqRel);
     }
+}
+
+fn is_set(shared_info: &GuestPage, bitmap: usize, port: Port) -> bool {
+    position(port).is_some_and(|(word, bit)| {
+        shared_info.u64(bitmap + 8 * word).load(Ordering::SeqCst) & bit != 0
+    })
+}
+
+/// The word and the bit of a port in the bitmaps, if it has them.
+fn position(port: Port) -> Option<(usize, u64)> {
+    (port.0 < TWO_LEVEL_PORTS).then_some((port.index() / 64, 1 << (port.0 % 64)))
 }

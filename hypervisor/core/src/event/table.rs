@@ -1,0 +1,124 @@
+//! The ports of one domain and what they are bound to.
+
+use alloc::vec::Vec;
+
+use oxen_abi::Errno;
+use oxen_abi::event_channel::Virq;
+
+use super::channel::{Channel, Status};
+use crate::id::{DomainId, Port, VcpuId};
+
+/// Ports by vCPU and virtual interrupt, so that raising one searches nothing.
+type VirqPorts = [Option<Port>; Virq::COUNT as usize];
+
+/// Everything that a domain's channel lock covers.
+pub struct Table {
+    channels: Vec<Channel>,
+    /// No port below it is free; port 0 never is.
+    free_from: usize,
+    limit: usize,
+    virqs: Vec<VirqPorts>,
+}
+
+impl Table {
+    /// No open ports; at most `limit` numbers, of which 0 is not used.
+    pub fn new(vcpus: usize, limit: u32) -> Self {
+        Self {
+            channels: Vec::new(),
+            free_from: 1,
+            limit: limit as usize,
+            virqs: alloc::vec![[None; Virq::COUNT as usize]; vcpus],
+        }
+    }
+
+    /// Ports beyond which none was ever opened.
+    pub const fn end(&self) -> u32 {
+        self.channels.len() as u32
+    }
+
+    /// The channel at a port; closed for those never opened, `None` for those that cannot be.
+    pub fn get(&self, port: Port) -> Option<Channel> {
+        match self.channels.get(port.index()) {
+            Some(channel) => Some(*channel),
+            None if port.index() < self.limit => Some(Channel::CLOSED),
+            None => None,
+        }
+    }
+
+    /// The open channel at a port.
+    ///
+    /// # Errors
+    /// `Inval` if there is none.
+    pub fn open(&mut self, port: Port) -> Result<&mut Channel, Errno> {
+        self.channels
+            .get_mut(port.index())
+            .filter(|channel| channel.status() != Status::Closed)
+            .ok_or(Errno::Inval)
+    }
+
+    /// Opens the lowest free port.
+    ///
+    /// # Errors
+    /// `NoSpc` at the limit, `NoMem`.
+    pub fn allocate(&mut self, channel: Channel) -> Result<Port, Errno> {
+        let free = self
+            .channels
+            .iter()
+            .skip(self.free_from)
+            .position(|old| old.status() == Status::Closed)
+            .map_or(self.channels.len().max(1), |index| self.free_from + index);
+        if free >= self.limit {
+            return Err(Errno::NoSpc);
+        }
+        while self.channels.len() <= free {
+            self.channels.try_reserve(1).map_err(|_| Errno::NoMem)?;
+            self.channels.push(Channel::CLOSED);
+        }
+        self.channels[free] = channel;
+        self.free_from = free + 1;
+        let port = Port(free as u32);
+        if let Some((virq, vcpu)) = channel.bound_virq() {
+            self.set_virq(virq, vcpu, Some(port));
+        }
+        Ok(port)
+    }
+
+    /// Closes a port; returns what it was bound to.
+    ///
+    /// # Errors
+    /// `Inval` if it is not open.
+    pub fn free(&mut self, port: Port) -> Result<Channel, Errno> {
+        let channel = core::mem::replace(self.open(port)?, Channel::CLOSED);
+        self.free_from = self.free_from.min(port.index());
+        if let Some((virq, vcpu)) = channel.bound_virq() {
+            self.set_virq(virq, vcpu, None);
+        }
+        Ok(channel)
+    }
+
+    /// The port that a virtual interrupt of a vCPU is bound to.
+    pub fn virq(&self, virq: Virq, vcpu: VcpuId) -> Option<Port> {
+        *self.virqs.get(vcpu.index())?.get(virq.0 as usize)?
+    }
+
+    /// Whether the port waits for `remote` to bind.
+    ///
+    /// # Errors
+    /// `Inval` if not.
+    pub fn check_unbound(&self, port: Port, remote: DomainId) -> Result<(), Errno> {
+        match self.get(port).map(|channel| channel.status()) {
+            Some(Status::Unbound(wanted)) if wanted == remote => Ok(()),
+            _ => Err(Errno::Inval),
+        }
+    }
+
+    fn set_virq(&mut self, virq: Virq, vcpu: VcpuId, port: Option<Port>) {
+        if let Some(slot) = self
+            .virqs
+            .get_mut(vcpu.index())
+            .and_then(|ports| ports.get_mut(virq.0 as usize))
+        {
+            *slot = port;
+        }
+    }
+}
