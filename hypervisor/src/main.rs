@@ -20,6 +20,7 @@ mod time;
 mod vcpu;
 mod virt;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -34,7 +35,7 @@ use cpu::features::{self, Vendor};
 use cpu::{PerCpu, fpu, smp};
 use domain::{Domain, dom0};
 use interrupt::{io_apic, local_apic, pic};
-use memory::HostPages;
+use memory::{HostPages, paging};
 use platform::{firmware, irq, pci, ports};
 use vcpu::{Running, Wait};
 use virt::svm::Svm;
@@ -74,6 +75,63 @@ fn bring_up(loaded: Loaded) -> ! {
     }
     console::stage("memory is managed, page tables are W^X");
 
+    let prepared = Box::new(Prepared {
+        options,
+        loaded,
+        plan,
+    });
+    let top = paging::new_stack(BOOT_STACK);
+    // SAFETY: the stack is fresh and guarded, the function never returns, and the box is its own from here on.
+    unsafe { enter_on_stack(top, with_guarded_stack, Box::into_raw(prepared)) }
+}
+
+/// Bytes of the boot CPU's stack: decompression of dom0's kernel runs on it.
+const BOOT_STACK: u64 = 256 * 1024;
+
+/// What the first part of the boot hands to the second.
+struct Prepared {
+    options: Options,
+    loaded: Loaded,
+    plan: memory_plan::Plan,
+}
+
+/// Leaves the early stack for good.
+///
+/// # Safety
+/// `top` is the top of a mapped stack that nobody uses; `argument` is what `function` wants.
+unsafe fn enter_on_stack(
+    top: u64,
+    function: extern "C" fn(*mut Prepared) -> !,
+    argument: *mut Prepared,
+) -> ! {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        core::arch::asm!(
+            "mov rsp, {top}",
+            "xor ebp, ebp",
+            "call {function}",
+            "ud2",
+            top = in(reg) top,
+            function = in(reg) function,
+            in("rdi") argument,
+            options(noreturn),
+        )
+    }
+}
+
+extern "C" fn with_guarded_stack(prepared: *mut Prepared) -> ! {
+    // SAFETY: `bring_up` made it with `Box::into_raw` and passes it once.
+    let prepared = unsafe { Box::from_raw(prepared) };
+    let Prepared {
+        options,
+        loaded,
+        plan,
+    } = *prepared;
+    bring_up_machine(&options, &loaded, plan)
+}
+
+/// Interrupts, clocks, CPUs, virtualization, dom0.
+fn bring_up_machine(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) -> ! {
     features::enable_on_this_cpu();
     pic::silence();
     local_apic::probe();
@@ -104,8 +162,8 @@ fn bring_up(loaded: Loaded) -> ! {
     console::stage("all CPUs are up");
 
     match features::vendor() {
-        Vendor::Amd => run::<Svm>(&options, &loaded, plan),
-        Vendor::Intel => run::<Vmx>(&options, &loaded, plan),
+        Vendor::Amd => run::<Svm>(options, loaded, plan),
+        Vendor::Intel => run::<Vmx>(options, loaded, plan),
     }
 }
 
@@ -162,7 +220,7 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
     console::stage("dom0 is built; it starts now, and has the screen");
     console::screen::close();
 
-    let machine: &'static Machine<B> = alloc::boxed::Box::leak(alloc::boxed::Box::new(Machine {
+    let machine: &'static Machine<B> = Box::leak(Box::new(Machine {
         backend,
         domain,
         start,

@@ -80,7 +80,11 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, exit: Exit) {
         Exit::InterruptWindow => vcpu.hardware.want_interrupt_window(false),
         Exit::NmiWindow => vcpu.hardware.want_nmi_window(false),
         Exit::Deadline | Exit::Nmi | Exit::MachineCheck | Exit::ExternalInterrupt => {}
-        Exit::Pause => skip(vcpu),
+        Exit::Pause => {
+            // It spins for something that another vCPU holds: let that one have the CPU.
+            vcpu.yields = true;
+            skip(vcpu);
+        }
         Exit::UndefinedOpcode => undefined_opcode(vcpu),
         Exit::Xsetbv => xsetbv(vcpu),
         Exit::CacheFlush => flush_caches(vcpu),

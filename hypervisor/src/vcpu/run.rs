@@ -16,7 +16,7 @@ use crate::time;
 use crate::virt::{Exit, StartState, Vcpu};
 
 /// How long a vCPU runs while others wait, in milliseconds.
-const SLICE_MILLIS: u64 = 5;
+const SLICE_MILLIS: u64 = 2;
 
 /// Serves the given vCPUs for ever.
 pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {

@@ -37,6 +37,7 @@ pub mod secondary {
     pub const VPID: u32 = 1 << 5;
     pub const WBINVD: u32 = 1 << 6;
     pub const UNRESTRICTED: u32 = 1 << 7;
+    pub const PAUSE_LOOP: u32 = 1 << 10;
     pub const INVPCID: u32 = 1 << 12;
 }
 
@@ -106,7 +107,7 @@ const SECONDARY: Group = Group {
         (secondary::UNRESTRICTED, "unrestricted guest"),
         (secondary::WBINVD, "WBINVD exiting"),
     ],
-    wanted: secondary::RDTSCP | secondary::INVPCID,
+    wanted: secondary::RDTSCP | secondary::INVPCID | secondary::PAUSE_LOOP,
 };
 const EXIT: Group = Group {
     name: "exit",

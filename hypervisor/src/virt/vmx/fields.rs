@@ -51,6 +51,8 @@ fields! {
     EntryInstructionLength = 0x401A,
     TprThreshold = 0x401C,
     SecondaryControls = 0x401E,
+    PauseLoopGap = 0x4020,
+    PauseLoopWindow = 0x4022,
     InstructionError = 0x4400,
     ExitReason = 0x4402,
     ExitInterruption = 0x4404,

@@ -106,6 +106,10 @@ impl Backend for Vmx {
         write!(out, "EPT, VPID, unrestricted guest, TPR shadow")?;
         for (present, name) in [
             (self.controls.timer_shift.is_some(), "preemption timer"),
+            (
+                self.controls.secondary & controls::secondary::PAUSE_LOOP != 0,
+                "PAUSE-loop exiting",
+            ),
             (controls::gigabyte_pages(), "1 GiB pages"),
         ] {
             if present {

@@ -4,14 +4,15 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use oxen_core::address::HostPhys;
+use oxen_core::id::CpuId;
 use x86_64::registers::control::{Cr0, Cr2, Cr4};
 
-use super::controls::{Controls, entry as entry_control, pin, primary};
+use super::controls::{Controls, entry as entry_control, pin, primary, secondary};
 use super::exit::{self, ControlRegister, reason};
 use super::fields::{Field, LDTR, SEGMENTS, SegmentFields, TR};
 use super::{Vmx, missing, vmcs};
-use crate::cpu::msr;
 use crate::cpu::percpu::host_state;
+use crate::cpu::{self, msr};
 use crate::interrupt;
 use crate::memory::HostPages;
 use crate::time;
@@ -74,6 +75,7 @@ pub struct VmxVcpu {
     timer_on: bool,
     windows: u64,
     threshold: u64,
+    last_cpu: Option<CpuId>,
 }
 
 impl VmxVcpu {
@@ -106,6 +108,7 @@ impl VmxVcpu {
             timer_on: false,
             windows: 0,
             threshold: 0,
+            last_cpu: None,
         };
         let address = this.region.first().address();
         // SAFETY: a fresh region of ours.
@@ -141,6 +144,11 @@ impl VmxVcpu {
         values
             .into_iter()
             .for_each(|(field, value)| vmcs::write(field, value));
+        if controls.secondary & secondary::PAUSE_LOOP != 0 {
+            // Ticks between two PAUSEs of one loop, and of a whole loop, before it counts as waiting in vain.
+            vmcs::write(Field::PauseLoopGap, 128);
+            vmcs::write(Field::PauseLoopWindow, 4096);
+        }
         // SAFETY: as above.
         unsafe { vmcs::clear(address) };
         Ok(this)
@@ -360,7 +368,11 @@ impl Vcpu for VmxVcpu {
         // SAFETY: CR2 only remembers an address.
         unsafe { core::arch::asm!("mov cr2, {}", in(reg) self.cr2, options(nomem, nostack)) };
         self.launched = false;
-        vmcs::invalidate_all();
+        let cpu = cpu::current().id();
+        if self.last_cpu.replace(cpu) != Some(cpu) {
+            // What this CPU remembers of the domain may be older than the vCPU's own last look at the map.
+            vmcs::invalidate_all();
+        }
     }
 
     fn flush_nested(&mut self) {
