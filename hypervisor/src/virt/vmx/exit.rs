@@ -1,119 +1,102 @@
-//! From exit reasons to the common vocabulary (SDM vol. 3, appendix C).
+//! From exit reasons to the common vocabulary: one table by reason number (SDM vol. 3, appendix C).
 
 use oxen_core::address::GuestPhys;
 
+use super::events;
 use super::fields::Field;
-use super::vmcs;
-use crate::virt::{ControlRegisterAccess, Exit, NestedFault, PortAccess};
+use super::vcpu::VmxVcpu;
+use super::{control_registers, vmcs};
+use crate::interrupt;
+use crate::virt::{Exception, Exit, Gprs, NestedFault, PortAccess, Vcpu};
 
-/// Reasons that the backend itself looks at.
-pub mod reason {
-    pub const EXCEPTION: u32 = 0;
-    pub const CONTROL_REGISTER: u32 = 28;
-    pub const EPT_VIOLATION: u32 = 48;
-    pub const ENTRY_FAILED: u32 = 1 << 31;
-}
+/// What to do about an exit; `None` means that it is done with, and the guest may go on.
+type Handler = fn(&mut VmxVcpu, &mut Gprs) -> Option<Exit>;
 
-type Decoder = fn() -> Exit;
+const UNKNOWN: Handler = |_, _| Some(Exit::Unexpected(vmcs::read(Field::ExitReason)));
+const REFUSED: Handler = |_, _| Some(Exit::Refused);
 
-const UNKNOWN: Decoder = || Exit::Unexpected(vmcs::read(Field::ExitReason));
-const REFUSED: Decoder = || Exit::Refused;
-
-/// What each reason means, by its number.
-const DECODERS: [Decoder; 65] = {
+const HANDLERS: [Handler; 65] = {
     let mut table = [UNKNOWN; 65];
-    table[1] = || Exit::ExternalInterrupt;
-    table[2] = || Exit::Shutdown;
-    table[7] = || Exit::InterruptWindow;
-    table[8] = || Exit::NmiWindow;
-    table[10] = || Exit::Cpuid;
+    table[0] = events::exception;
+    table[1] = |_, _| Some(Exit::ExternalInterrupt);
+    table[2] = |_, _| Some(Exit::Shutdown);
+    table[7] = |_, _| Some(Exit::InterruptWindow);
+    table[8] = |_, _| Some(Exit::NmiWindow);
+    table[10] = |_, _| Some(Exit::Cpuid);
+    // GETSEC.
     table[11] = REFUSED;
-    table[12] = || Exit::Halt;
-    table[13] = || Exit::CacheFlush;
-    table[15] = REFUSED;
-    table[18] = || Exit::Hypercall;
+    table[12] = |_, _| Some(Exit::Halt);
+    table[13] = |_, _| Some(Exit::CacheFlush);
+    table[15] = refuse_counter;
+    table[18] = |_, _| Some(Exit::Hypercall);
+    // VMX instructions.
     let mut instruction = 19;
     while instruction <= 27 {
         table[instruction] = REFUSED;
         instruction += 1;
     }
-    table[28] = || Exit::Unexpected(28);
+    table[28] = control_registers::access;
     table[30] = port;
-    table[31] = || Exit::ReadMsr;
-    table[32] = || Exit::WriteMsr;
+    table[31] = |_, _| Some(Exit::ReadMsr);
+    table[32] = |_, _| Some(Exit::WriteMsr);
+    // MWAIT and MONITOR.
     table[36] = REFUSED;
     table[39] = REFUSED;
-    table[40] = || Exit::Pause;
-    // The task priority fell below what waits.
-    table[43] = || Exit::InterruptWindow;
+    table[40] = |_, _| Some(Exit::Pause);
+    // A machine check during entry.
+    table[41] = |_, _| interrupt::host_machine_check();
+    table[43] = priority_lowered;
     table[48] = nested_fault;
+    // INVEPT and INVVPID.
     table[50] = REFUSED;
-    table[51] = REFUSED;
-    table[52] = || Exit::Deadline;
     table[53] = REFUSED;
-    table[54] = || Exit::CacheFlush;
-    table[55] = || Exit::Xsetbv;
-    table[58] = REFUSED;
+    table[52] = |_, _| Some(Exit::Deadline);
+    table[54] = |_, _| Some(Exit::CacheFlush);
+    table[55] = |_, _| Some(Exit::Xsetbv);
+    // VMFUNC and ENCLS.
     table[59] = REFUSED;
-    table[63] = REFUSED;
-    table[64] = REFUSED;
+    table[60] = REFUSED;
     table
 };
 
-/// Why the guest exited, for all reasons that need no more than a look.
-pub fn decode(reason: u32) -> Exit {
-    DECODERS
-        .get(reason as usize & 0xFFFF)
-        .map_or_else(UNKNOWN, |decoder| decoder())
+/// Handles the exit of the loaded vCPU, or says what the common layer must handle.
+pub fn handle(vcpu: &mut VmxVcpu, gprs: &mut Gprs) -> Option<Exit> {
+    const BASIC: usize = 0xFFFF;
+    let reason = vmcs::read(Field::ExitReason) as usize;
+    HANDLERS.get(reason & BASIC).unwrap_or(&UNKNOWN)(vcpu, gprs)
 }
 
 /// Qualification of I/O instructions: SDM vol. 3, table 28-5.
-fn port() -> Exit {
+fn port(_: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
     let qualification = vmcs::read(Field::ExitQualification);
-    Exit::Port(PortAccess {
+    Some(Exit::Port(PortAccess {
         port: (qualification >> 16) as u16,
         width: (qualification & 7) as u8 + 1,
         input: qualification & 1 << 3 != 0,
         string: qualification & 1 << 4 != 0,
         repeat: qualification & 1 << 5 != 0,
         length: vmcs::read(Field::ExitInstructionLength) as u8,
-    })
+    }))
 }
 
 /// Qualification of EPT violations: SDM vol. 3, table 28-7.
-fn nested_fault() -> Exit {
+fn nested_fault(_: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
     let qualification = vmcs::read(Field::ExitQualification);
-    Exit::NestedFault(NestedFault {
+    events::restore_nmi_blocking(qualification);
+    Some(Exit::NestedFault(NestedFault {
         address: GuestPhys(vmcs::read(Field::GuestPhysicalAddress)),
         execute: qualification & 1 << 2 != 0,
-    })
+    }))
 }
 
-/// A control-register access, from its qualification (SDM vol. 3, table 28-3).
-#[derive(Clone, Copy, Debug)]
-pub enum ControlRegister {
-    /// MOV to CR0, CR3 or CR4 from a general-purpose register.
-    Write(u8, usize),
-    /// CLTS.
-    ClearTaskSwitched,
-    /// LMSW of these four bits.
-    LoadStatusWord(u64),
-    /// CR8, which the common layer handles.
-    Priority(ControlRegisterAccess),
+/// RDPMC: guests are shown no performance counters, so every index is one too high.
+fn refuse_counter(vcpu: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
+    vcpu.raise(Exception::GENERAL_PROTECTION);
+    None
 }
 
-/// What the guest did to a control register; `gpr` reads a register's value.
-pub fn control_register(gpr: impl Fn(usize) -> u64) -> ControlRegister {
-    let qualification = vmcs::read(Field::ExitQualification);
-    let number = (qualification & 0xF) as u8;
-    let register = (qualification >> 8 & 0xF) as usize;
-    match (qualification >> 4 & 3, number) {
-        (0, 8) => {
-            ControlRegister::Priority(ControlRegisterAccess::WriteCr8(gpr(register) as u8 & 0xF))
-        }
-        (1, 8) => ControlRegister::Priority(ControlRegisterAccess::ReadCr8(register)),
-        (0, number) => ControlRegister::Write(number, register),
-        (2, _) => ControlRegister::ClearTaskSwitched,
-        _ => ControlRegister::LoadStatusWord(qualification >> 16 & 0xF),
-    }
+/// The task priority fell below the threshold, which must not stay above it: the next entry would fail.
+fn priority_lowered(vcpu: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
+    vcpu.set_threshold(0);
+    Some(Exit::InterruptWindow)
 }

@@ -1,18 +1,21 @@
 //! The VMX instructions, and the VMCS that is current on this CPU.
 
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 
 use oxen_core::address::HostPhys;
 
 use super::fields::Field;
-use crate::virt::Gprs;
 
-/// Reads a field of the current VMCS; a field that this CPU does not have reads 0.
+/// Reads a field of the current VMCS. The field exists on this CPU, and a VMCS is current: the value is nothing
+/// meaningful otherwise.
 #[inline]
 pub fn read(field: Field) -> u64 {
     let value: u64;
-    // SAFETY: VMREAD changes nothing but its destination; callers run with the vCPU loaded.
-    unsafe { asm!("vmread {}, {}", out(reg) value, in(reg) field as u64, options(nomem, nostack)) };
+    // SAFETY: VMREAD changes nothing but its destination. Whatever changes the VMCS counts as a write of memory, so a
+    // read is not moved over it.
+    unsafe {
+        asm!("vmread {}, {}", out(reg) value, in(reg) field as u64, options(pure, readonly, nostack))
+    };
     value
 }
 
@@ -21,6 +24,13 @@ pub fn read(field: Field) -> u64 {
 pub fn write(field: Field, value: u64) {
     // SAFETY: fields govern the guest; those that govern the way back are written only by `Vcpu::load`.
     unsafe { asm!("vmwrite {}, {}", in(reg) field as u64, in(reg) value, options(nostack)) };
+}
+
+/// Writes several fields.
+pub fn write_all<const N: usize>(values: [(Field, u64); N]) {
+    values
+        .into_iter()
+        .for_each(|(field, value)| write(field, value));
 }
 
 /// Sets and clears bits of a field.
@@ -59,103 +69,23 @@ pub unsafe fn load(region: HostPhys) {
     unsafe { asm!("vmptrld [{}]", in(reg) &region.0, options(nostack)) };
 }
 
-/// Drops all cached guest-physical translations of this CPU (SDM vol. 3, 31.3, INVEPT type 2).
-pub fn invalidate_all() {
-    const ALL_CONTEXTS: u64 = 2;
-    let descriptor = [0u64; 2];
+const SINGLE_CONTEXT: u64 = 1;
+const ALL_CONTEXTS: u64 = 2;
+
+/// Drops this CPU's cached translations of one root of nested tables, or of all where the CPU knows no less (SDM vol. 3,
+/// 31.3, INVEPT).
+pub fn invalidate_nested(single: bool, ept_pointer: u64) {
+    let kind = if single { SINGLE_CONTEXT } else { ALL_CONTEXTS };
+    let descriptor = [ept_pointer, 0];
     // SAFETY: dropping cached translations is always sound.
-    unsafe { asm!("invept {}, [{}]", in(reg) ALL_CONTEXTS, in(reg) &descriptor, options(nostack)) };
+    unsafe { asm!("invept {}, [{}]", in(reg) kind, in(reg) &descriptor, options(nostack)) };
 }
 
-// extern "sysv64" fn vmx_enter(registers, resume) -> failed
-//
-// HOST_RSP points at the saved pointer to the registers, so that the exit finds it.
-global_asm!(
-    ".section .text",
-    ".global vmx_enter",
-    "vmx_enter:",
-    "push rbp",
-    "push rbx",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
-    "push rdi",
-    "mov eax, {host_rsp}",
-    "vmwrite rax, rsp",
-    "test esi, esi",
-    "mov rax, [rdi]",
-    "mov rcx, [rdi + 8]",
-    "mov rdx, [rdi + 16]",
-    "mov rbx, [rdi + 24]",
-    "mov rbp, [rdi + 40]",
-    "mov rsi, [rdi + 48]",
-    "mov r8, [rdi + 64]",
-    "mov r9, [rdi + 72]",
-    "mov r10, [rdi + 80]",
-    "mov r11, [rdi + 88]",
-    "mov r12, [rdi + 96]",
-    "mov r13, [rdi + 104]",
-    "mov r14, [rdi + 112]",
-    "mov r15, [rdi + 120]",
-    "mov rdi, [rdi + 56]",
-    "jnz 2f",
-    "vmlaunch",
-    "jmp 3f",
-    "2:",
-    "vmresume",
-    "3:",
-    "mov eax, 1",
-    "add rsp, 8",
-    "jmp 4f",
-    ".global vmx_exit",
-    "vmx_exit:",
-    "push rdi",
-    "mov rdi, [rsp + 8]",
-    "mov [rdi], rax",
-    "mov [rdi + 8], rcx",
-    "mov [rdi + 16], rdx",
-    "mov [rdi + 24], rbx",
-    "mov [rdi + 40], rbp",
-    "mov [rdi + 48], rsi",
-    "pop rax",
-    "mov [rdi + 56], rax",
-    "mov [rdi + 64], r8",
-    "mov [rdi + 72], r9",
-    "mov [rdi + 80], r10",
-    "mov [rdi + 88], r11",
-    "mov [rdi + 96], r12",
-    "mov [rdi + 104], r13",
-    "mov [rdi + 112], r14",
-    "mov [rdi + 120], r15",
-    "xor eax, eax",
-    "add rsp, 8",
-    "4:",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbx",
-    "pop rbp",
-    "ret",
-    host_rsp = const Field::HostRsp as u32,
-);
-
-unsafe extern "sysv64" {
-    fn vmx_enter(registers: *mut Gprs, resume: u32) -> u32;
-    static vmx_exit: u8;
-}
-
-/// Where exits arrive.
-pub fn exit_address() -> u64 {
-    (&raw const vmx_exit) as u64
-}
-
-/// Runs the guest of the current VMCS until it exits; false if the entry failed before it began.
-///
-/// # Safety
-/// The current VMCS is complete, its host state is this CPU's, its nested tables keep the guest out of our memory.
-pub unsafe fn enter(registers: &mut Gprs, resume: bool) -> bool {
-    // SAFETY: by the caller's promise; the assembly keeps all callee-saved registers.
-    (unsafe { vmx_enter(registers, resume.into()) }) == 0
+/// Drops this CPU's cached translations of one virtual processor, or of all where the CPU knows no less (SDM vol. 3,
+/// 31.3, INVVPID).
+pub fn invalidate_vpid(single: bool, vpid: u16) {
+    let kind = if single { SINGLE_CONTEXT } else { ALL_CONTEXTS };
+    let descriptor = [u64::from(vpid), 0];
+    // SAFETY: as above.
+    unsafe { asm!("invvpid {}, [{}]", in(reg) kind, in(reg) &descriptor, options(nostack)) };
 }

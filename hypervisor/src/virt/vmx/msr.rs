@@ -1,0 +1,67 @@
+//! MSRs of a vCPU that are its own without exits: the VMCS switches some, the others stay in the registers while the
+//! vCPU is loaded, as the hypervisor uses none of them.
+
+use crate::cpu::msr;
+
+/// MSRs that the VMCS saves and loads at each exit and entry.
+const SWITCHED: [u32; 7] = [
+    0x174,       // SYSENTER_CS
+    0x175,       // SYSENTER_ESP
+    0x176,       // SYSENTER_EIP
+    0x277,       // PAT
+    0xC000_0080, // EFER; the CPU checks what is written
+    0xC000_0100, // FS base
+    0xC000_0101, // GS base
+];
+
+/// MSRs that [`Live`] switches with the vCPU.
+const LIVE: [u32; 6] = [
+    0xC000_0081, // STAR
+    0xC000_0082, // LSTAR
+    0xC000_0083, // CSTAR
+    0xC000_0084, // SFMASK
+    0xC000_0102, // kernel GS base
+    0xC000_0103, // TSC_AUX
+];
+
+/// Values of the live MSRs while another vCPU has the CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Live([u64; LIVE.len()]);
+
+impl Live {
+    /// Takes the values out of the registers; a register that the CPU does not have reads 0.
+    pub fn save(&mut self) {
+        for (value, index) in self.0.iter_mut().zip(LIVE) {
+            *value = msr::read_safe(index).unwrap_or(0);
+        }
+    }
+
+    /// Puts the values into the registers.
+    pub fn load(&self) {
+        for (index, value) in LIVE.into_iter().zip(self.0) {
+            // SAFETY: none of these matters to the hypervisor; a CPU without TSC_AUX refuses it and loses nothing.
+            let _ = unsafe { msr::write_safe(index, value) };
+        }
+    }
+}
+
+/// Makes all MSRs exit but those above (SDM vol. 3, 25.6.9).
+pub fn fill_bitmap(bitmap: &mut [u8]) {
+    bitmap.fill(0xFF);
+    for index in SWITCHED.into_iter().chain(LIVE) {
+        pass_through(bitmap, index);
+    }
+}
+
+/// Lets reads and writes of `index` happen without exits.
+fn pass_through(bitmap: &mut [u8], index: u32) {
+    const HIGH: usize = 1024;
+    const WRITES: usize = 2048;
+    let part = if index >= 0xC000_0000 { HIGH } else { 0 };
+    let bit = (index & 0x1FFF) as usize;
+    for base in [part, part + WRITES] {
+        if let Some(byte) = bitmap.get_mut(base + bit / 8) {
+            *byte &= !(1 << (bit % 8));
+        }
+    }
+}

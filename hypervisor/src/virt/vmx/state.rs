@@ -1,0 +1,181 @@
+//! What a VMCS holds from the first, what brings a CPU back to itself, and the state in which a vCPU starts.
+
+use x86_64::registers::control::{Cr0, Cr4};
+
+use super::capabilities::Capabilities;
+use super::control_registers::{
+    CR0_CACHE, CR0_EXTENSION, CR0_KEPT, CR0_NUMERIC_ERROR, CR0_PROTECTED, CR4_FORCED, CR4_KEPT,
+};
+use super::controls::{entry as entry_control, secondary};
+use super::fields::{Field, LDTR, SEGMENTS, SegmentFields, TR};
+use super::{entry, vmcs};
+use crate::cpu::msr;
+use crate::cpu::percpu::host_state;
+use crate::virt::{Segment, StartState, VcpuConfig};
+
+const UNUSABLE: u32 = 1 << 16;
+/// PAT at reset (SDM vol. 3, 12.12.4).
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+/// DR7 at reset (SDM vol. 3, table 10-1).
+const DR7_RESET: u64 = 0x400;
+
+/// Where a domain's nested tables begin, for the CPU (SDM vol. 3, 25.6.11): write-back, four levels.
+pub fn ept_pointer(config: &VcpuConfig) -> u64 {
+    const WRITE_BACK_FOUR_LEVELS: u64 = 6 | 3 << 3;
+    config.nested_root.address().0 | WRITE_BACK_FOUR_LEVELS
+}
+
+/// Writes the fields of the current VMCS that stay as they are for all its life, or begin as here.
+pub fn write_controls(
+    capabilities: &Capabilities,
+    config: &VcpuConfig,
+    vpid: u16,
+    msr_bitmap: u64,
+) {
+    const UNDEFINED_OPCODE: u64 = 1 << 6;
+    const MACHINE_CHECK: u64 = 1 << 18;
+    // A guest whose #AC or #DB handler faults the same way would otherwise loop in microcode for ever.
+    const ENDLESS: u64 = 1 << 1 | 1 << 17;
+    vmcs::write_all([
+        (Field::Vpid, vpid.into()),
+        (Field::PinControls, capabilities.pin.into()),
+        (Field::ProcessorControls, capabilities.primary.into()),
+        (Field::SecondaryControls, capabilities.secondary.into()),
+        (Field::ExitControls, capabilities.exit.into()),
+        (Field::EntryControls, capabilities.entry.into()),
+        (
+            Field::ExceptionBitmap,
+            UNDEFINED_OPCODE | MACHINE_CHECK | ENDLESS,
+        ),
+        // Mask and match are equal for every error code, so that the exception bitmap's bit alone decides.
+        (Field::PageFaultMask, 0),
+        (Field::PageFaultMatch, 0),
+        (Field::Cr3TargetCount, 0),
+        (Field::ExitMsrStoreCount, 0),
+        (Field::ExitMsrLoadCount, 0),
+        (Field::EntryMsrLoadCount, 0),
+        (Field::PortBitmapA, config.port_bitmap.0),
+        (Field::PortBitmapB, config.port_bitmap.0 + 4096),
+        (Field::MsrBitmap, msr_bitmap),
+        (Field::TscOffset, config.tsc_offset),
+        (Field::VirtualApicPage, config.apic_page.0),
+        (Field::EptPointer, ept_pointer(config)),
+        (Field::LinkPointer, u64::MAX),
+        (Field::Cr0Mask, CR0_KEPT),
+        (Field::Cr4Mask, CR4_KEPT),
+    ]);
+    if capabilities.secondary & secondary::PAUSE_LOOP != 0 {
+        // In TSC ticks (SDM vol. 3, 25.6.13): two PAUSEs closer than the gap belong to one loop, which may last as long
+        // as a short critical section.
+        const GAP: u64 = 128;
+        const WINDOW: u64 = 4096;
+        vmcs::write_all([(Field::PauseLoopGap, GAP), (Field::PauseLoopWindow, WINDOW)]);
+    }
+    if capabilities.secondary & secondary::ENCLS != 0 {
+        vmcs::write(Field::EnclsBitmap, u64::MAX);
+    }
+}
+
+/// Writes the fields of the current VMCS that bring this CPU back to itself.
+pub fn write_host() {
+    const PAT: u32 = 0x277;
+    const EFER: u32 = 0xC000_0080;
+    let host = host_state();
+    let (ss, cs, tr) = (u64::from(host.ss), u64::from(host.cs), u64::from(host.tr));
+    vmcs::write_all([
+        (Field::HostEsSelector, ss),
+        (Field::HostCsSelector, cs),
+        (Field::HostSsSelector, ss),
+        (Field::HostDsSelector, ss),
+        (Field::HostFsSelector, 0),
+        (Field::HostGsSelector, 0),
+        (Field::HostTrSelector, tr),
+        (Field::HostCr0, Cr0::read_raw()),
+        (Field::HostCr3, host.cr3),
+        (Field::HostCr4, Cr4::read_raw()),
+        (Field::HostFsBase, 0),
+        (Field::HostGsBase, host.gs_base),
+        (Field::HostTrBase, host.tss_base),
+        (Field::HostGdtrBase, host.gdt_base),
+        (Field::HostIdtrBase, host.idt_base),
+        (Field::HostSysenterCs, 0),
+        (Field::HostSysenterEsp, 0),
+        (Field::HostSysenterEip, 0),
+        (Field::HostPat, msr::read(PAT)),
+        (Field::HostEfer, msr::read(EFER)),
+        (Field::HostRip, entry::exit_address()),
+    ]);
+}
+
+/// Writes a start state into the current VMCS: what the ABI says for PVH, else as after INIT (SDM vol. 3, table 10-1).
+pub fn write_start(start: StartState) {
+    const FLAT_CODE: u32 = 0xC09B;
+    const FLAT_DATA: u32 = 0xC093;
+    const REAL_CODE: u32 = 0x009B;
+    const REAL_DATA: u32 = 0x0093;
+    const BUSY_TASK: u32 = 0x8B;
+    let segment = |attributes, limit| Segment {
+        selector: 0,
+        attributes,
+        limit,
+        base: 0,
+    };
+    let (code, data, cr0, rip) = match start {
+        StartState::Pvh { entry, .. } => (
+            segment(FLAT_CODE, u32::MAX),
+            segment(FLAT_DATA, u32::MAX),
+            CR0_PROTECTED | CR0_EXTENSION,
+            u64::from(entry),
+        ),
+        StartState::Sipi { vector } => {
+            let code = Segment {
+                selector: u16::from(vector) << 8,
+                base: u64::from(vector) << 12,
+                ..segment(REAL_CODE, 0xFFFF)
+            };
+            let data = segment(REAL_DATA, 0xFFFF);
+            (code, data, CR0_CACHE | CR0_EXTENSION, 0)
+        }
+    };
+    for fields in SEGMENTS {
+        write_segment(fields, data);
+    }
+    write_segment(SEGMENTS[1], code);
+    write_segment(TR, segment(BUSY_TASK, 0x67));
+    write_segment(LDTR, segment(UNUSABLE, 0));
+    vmcs::write_all([
+        (Field::GuestGdtrBase, 0),
+        (Field::GuestGdtrLimit, 0xFFFF),
+        (Field::GuestIdtrBase, 0),
+        (Field::GuestIdtrLimit, 0xFFFF),
+        (Field::GuestEfer, 0),
+        (Field::GuestPat, PAT_RESET),
+        (Field::GuestDebugControl, 0),
+        (Field::Cr0Shadow, cr0 & CR0_KEPT),
+        (Field::GuestCr0, cr0 & !CR0_KEPT | CR0_NUMERIC_ERROR),
+        (Field::GuestCr3, 0),
+        (Field::Cr4Shadow, 0),
+        (Field::GuestCr4, CR4_FORCED),
+        (Field::GuestDr7, DR7_RESET),
+        (Field::GuestRsp, 0),
+        (Field::GuestRip, rip),
+        (Field::GuestRflags, 2),
+        (Field::GuestPendingDebug, 0),
+        (Field::GuestInterruptibility, 0),
+        (Field::GuestActivity, 0),
+        (Field::GuestSysenterCs, 0),
+        (Field::GuestSysenterEsp, 0),
+        (Field::GuestSysenterEip, 0),
+        (Field::EntryInterruption, 0),
+    ]);
+    vmcs::change(Field::EntryControls, 0, entry_control::GUEST_64_BIT.into());
+}
+
+fn write_segment((selector, limit, rights, base): SegmentFields, value: Segment) {
+    vmcs::write_all([
+        (selector, value.selector.into()),
+        (limit, value.limit.into()),
+        (rights, value.attributes.into()),
+        (base, value.base),
+    ]);
+}
