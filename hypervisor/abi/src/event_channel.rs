@@ -17,6 +17,7 @@ pub mod cmd {
     pub const INIT_CONTROL: u64 = 11;
     pub const EXPAND_ARRAY: u64 = 12;
     pub const SET_PRIORITY: u64 = 13;
+    pub const RESET_CONT: u64 = 14;
 }
 
 /// A virtual interrupt's number.
@@ -29,9 +30,17 @@ impl Virq {
     pub const DEBUG: Self = Self(1);
     pub const CONSOLE: Self = Self(2);
     pub const DOM_EXC: Self = Self(3);
+    pub const TBUF: Self = Self(4);
+    pub const DEBUGGER: Self = Self(6);
     pub const XENOPROF: Self = Self(7);
     pub const CON_RING: Self = Self(8);
+    pub const PCPU_STATE: Self = Self(9);
+    pub const MEM_EVENT: Self = Self(10);
+    pub const ARGO: Self = Self(11);
+    pub const ENOMEM: Self = Self(12);
     pub const XENPMU: Self = Self(13);
+    /// Machine checks (`VIRQ_MCA`).
+    pub const ARCH_0: Self = Self(16);
     /// `NR_VIRQS`.
     pub const COUNT: u32 = 24;
 

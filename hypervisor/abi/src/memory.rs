@@ -3,26 +3,45 @@
 /// Sub-operations.
 #[allow(missing_docs)]
 pub mod cmd {
+    pub const INCREASE_RESERVATION: u64 = 0;
     pub const DECREASE_RESERVATION: u64 = 1;
     pub const MAXIMUM_RAM_PAGE: u64 = 2;
     pub const CURRENT_RESERVATION: u64 = 3;
     pub const MAXIMUM_RESERVATION: u64 = 4;
+    pub const MACHPHYS_MFN_LIST: u64 = 5;
     pub const POPULATE_PHYSMAP: u64 = 6;
     pub const ADD_TO_PHYSMAP: u64 = 7;
     pub const MEMORY_MAP: u64 = 9;
+    pub const MACHINE_MEMORY_MAP: u64 = 10;
+    pub const EXCHANGE: u64 = 11;
+    pub const MACHPHYS_MAPPING: u64 = 12;
+    pub const SET_MEMORY_MAP: u64 = 13;
     pub const MAXIMUM_GPFN: u64 = 14;
     pub const REMOVE_FROM_PHYSMAP: u64 = 15;
+    pub const SET_POD_TARGET: u64 = 16;
+    pub const GET_POD_TARGET: u64 = 17;
+    pub const GET_SHARING_FREED_PAGES: u64 = 18;
+    pub const GET_SHARING_SHARED_PAGES: u64 = 19;
+    pub const ADD_TO_PHYSMAP_BATCH: u64 = 23;
+    pub const CLAIM_PAGES: u64 = 24;
+    pub const GET_VNUMAINFO: u64 = 26;
+    pub const RESERVED_DEVICE_MEMORY_MAP: u64 = 27;
+    pub const ACQUIRE_RESOURCE: u64 = 28;
     /// The command; the bits above hold where a continued one goes on.
     pub const MASK: u64 = 0x3F;
     /// Bits of [`MASK`].
     pub const SHIFT: u32 = 6;
 }
 
-/// Spaces of `XENMEM_add_to_physmap`.
+/// Spaces of `XENMEM_add_to_physmap` and of its batch form.
 #[allow(missing_docs)]
 pub mod space {
     pub const SHARED_INFO: u32 = 0;
     pub const GRANT_TABLE: u32 = 1;
+    pub const GMFN: u32 = 2;
+    pub const GMFN_RANGE: u32 = 3;
+    pub const GMFN_FOREIGN: u32 = 4;
+    pub const DEV_MMIO: u32 = 5;
 }
 
 /// Set in a grant-table index that means status frames (`XENMAPIDX_grant_table_status`).

@@ -7,6 +7,10 @@ pub mod cmd {
     pub const BLOCK: u64 = 1;
     pub const SHUTDOWN: u64 = 2;
     pub const POLL: u64 = 3;
+    pub const REMOTE_SHUTDOWN: u64 = 4;
+    pub const SHUTDOWN_CODE: u64 = 5;
+    pub const WATCHDOG: u64 = 6;
+    pub const PIN_OVERRIDE: u64 = 7;
 }
 
 /// Reasons for a shutdown.

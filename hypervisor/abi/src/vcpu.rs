@@ -3,6 +3,7 @@
 /// Sub-operations.
 #[allow(missing_docs)]
 pub mod cmd {
+    pub const INITIALISE: u64 = 0;
     pub const UP: u64 = 1;
     pub const DOWN: u64 = 2;
     pub const IS_UP: u64 = 3;
@@ -14,6 +15,7 @@ pub mod cmd {
     pub const STOP_SINGLESHOT_TIMER: u64 = 9;
     pub const REGISTER_VCPU_INFO: u64 = 10;
     pub const SEND_NMI: u64 = 11;
+    pub const GET_PHYSID: u64 = 12;
     pub const REGISTER_VCPU_TIME_AREA: u64 = 13;
 }
 

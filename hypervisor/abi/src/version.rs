@@ -25,11 +25,14 @@ pub mod cmd {
 #[allow(missing_docs)]
 pub mod feature {
     pub const WRITABLE_PAGE_TABLES: u32 = 1 << 0;
+    pub const WRITABLE_DESCRIPTOR_TABLES: u32 = 1 << 1;
     pub const AUTO_TRANSLATED_PHYSMAP: u32 = 1 << 2;
     pub const HVM_CALLBACK_VECTOR: u32 = 1 << 8;
     pub const HVM_SAFE_PVCLOCK: u32 = 1 << 9;
+    pub const HVM_PIRQS: u32 = 1 << 10;
     pub const DOM0: u32 = 1 << 11;
     pub const MEMORY_OP_VNODE: u32 = 1 << 13;
+    pub const LINUX_RSDP_UNRESTRICTED: u32 = 1 << 15;
     pub const NOT_DIRECT_MAPPED: u32 = 1 << 16;
     pub const DIRECT_MAPPED: u32 = 1 << 17;
 }
