@@ -13,6 +13,7 @@ pub mod apic;
 pub mod cmdline;
 pub mod emulate;
 pub mod event;
+pub mod grant;
 pub mod guest_page;
 pub mod id;
 pub mod kernel;
