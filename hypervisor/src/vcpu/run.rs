@@ -38,13 +38,8 @@ pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {
             current = Some(next);
         }
         let contended = vcpus.iter().filter(|vcpu| vcpu.wait == Wait::Ready).count() > 1;
-        let others = next_deadline(
-            vcpus
-                .iter()
-                .enumerate()
-                .filter(|&(i, _)| i != next)
-                .map(|(_, vcpu)| vcpu),
-        );
+        // Those that are ready wait for their turn, whatever their timers say.
+        let others = next_deadline(vcpus.iter().filter(|vcpu| vcpu.wait != Wait::Ready));
         run(&mut vcpus[next], contended, others);
     }
 }
@@ -61,11 +56,9 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
     while vcpu.wait == Wait::Ready && !core::mem::take(&mut vcpu.yields) {
         // From here to the entry nothing posted is missed: whoever posts after the flag is cleared also interrupts us.
         if take_attention() {
+            // It may concern another vCPU, which may be ready now.
             control(vcpu);
-            if others_may_be_ready(contended) {
-                break;
-            }
-            continue;
+            break;
         }
         interrupts::prepare(vcpu);
         let deadline = earliest(limit, own_deadline(vcpu));
@@ -111,11 +104,6 @@ fn enter<H: Vcpu>(vcpu: &mut Running<H>) -> Exit {
     cpu.entries.fetch_add(1, Ordering::Relaxed);
     cpu.in_guest.store(false, Ordering::Release);
     exit
-}
-
-/// With only one vCPU ready before, attention may mean that another one is now.
-const fn others_may_be_ready(_contended: bool) -> bool {
-    true
 }
 
 fn take_attention() -> bool {
@@ -180,7 +168,11 @@ fn next_deadline<'a, H: Vcpu + 'a>(vcpus: impl Iterator<Item = &'a Running<H>>) 
     vcpus.filter_map(|vcpu| own_deadline(vcpu)).min()
 }
 
+/// TSC value at which the vCPU has something due; never for one that is down, which has nobody to take it.
 fn own_deadline<H: Vcpu>(vcpu: &Running<H>) -> Option<u64> {
+    if vcpu.wait == Wait::Down {
+        return None;
+    }
     let shared = vcpu.shared();
     let poll = if vcpu.wait == Wait::Polling {
         shared.poll_deadline.load(Ordering::Relaxed)
