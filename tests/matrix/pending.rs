@@ -3,7 +3,6 @@
 
 /// The start of the names of tests, and why they are skipped.
 const PENDING: &[(&str, &str)] = &[
-    ("tcg::devices::nvme_disk", NO_MSIX),
     ("bochs::kernels::", UNPROVEN),
     ("bochs::devices::", UNPROVEN),
     ("bochs::time::", UNPROVEN),
@@ -15,7 +14,6 @@ const PENDING: &[(&str, &str)] = &[
     ("kvm::", NO_HOST),
 ];
 
-const NO_MSIX: &str = "MSI-X tables are not intercepted yet: NVMe works, by its legacy interrupt";
 const UNPROVEN: &str = "VT-x is new: not run yet";
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
 

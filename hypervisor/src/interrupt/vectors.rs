@@ -58,6 +58,11 @@ pub fn allocate(source: Source) -> Option<u8> {
     })
 }
 
+/// Gives a vector back. One that is on its way still is taken and dropped.
+pub fn release(vector: u8) {
+    SOURCES[usize::from(vector)].store(0, Ordering::Release);
+}
+
 /// Handles the vector that this CPU took, and acknowledges it.
 pub fn dispatch(vector: u8) {
     match vector {

@@ -14,7 +14,7 @@ const LOCAL_APIC: Gfn = Gfn(0xFEE00);
 /// Maps a page of the machine's device memory where the control domain touched it; false if it may not have it, so that
 /// the access is emulated.
 pub fn map_on_demand(domain: &Domain, gfn: Gfn) -> bool {
-    if !domain.privileged || is_ours(gfn) {
+    if !domain.privileged || is_ours(gfn) || pci::intercepts(gfn) {
         return false;
     }
     let mut p2m = domain.p2m.lock();
@@ -28,8 +28,9 @@ pub fn map_on_demand(domain: &Domain, gfn: Gfn) -> bool {
 pub fn read(domain: &Domain, address: GuestPhys, width: u8) -> u64 {
     match emulated_io_apic(domain, address) {
         Some(apic) => u64::from(irq::read(apic, address.page_offset() as u32)),
-        None if domain.privileged && pci::owns(address) => pci::read_window(address, width),
-        None => u64::MAX,
+        None if !domain.privileged => u64::MAX,
+        None if pci::owns(address) => pci::read_window(address, width),
+        None => pci::read_memory(address, width).unwrap_or(u64::MAX),
     }
 }
 
@@ -37,8 +38,12 @@ pub fn read(domain: &Domain, address: GuestPhys, width: u8) -> u64 {
 pub fn write(domain: &Domain, address: GuestPhys, width: u8, value: u64) {
     if let Some(apic) = emulated_io_apic(domain, address) {
         irq::write(apic, address.page_offset() as u32, value as u32);
-    } else if domain.privileged && pci::owns(address) {
-        pci::write_window(address, width, value);
+    } else if domain.privileged {
+        if pci::owns(address) {
+            pci::write_window(address, width, value);
+        } else {
+            pci::write_memory(address, width, value);
+        }
     }
 }
 
@@ -47,6 +52,11 @@ fn emulated_io_apic(domain: &Domain, address: GuestPhys) -> Option<usize> {
         return None;
     }
     io_apic::all().position(|(entry, _)| entry.address.frame().0 == address.frame().0)
+}
+
+/// Whether a page may be a PCI function's memory.
+pub fn is_device(gfn: Gfn) -> bool {
+    !is_ours(gfn)
 }
 
 /// RAM of any kind that the domain does not have yet is not its; local and I/O APICs, configuration windows, and the timer

@@ -1,18 +1,15 @@
-//! What dom0 may not reach directly: hidden functions, and the registers of the MSI capability.
+//! What dom0 may not reach directly: hidden functions, and the registers of the MSI and MSI-X capabilities.
 //!
-//! dom0's message address, data and enable bit are held here and told to the machine side, which alone programs the
-//! device. Only one message is offered (Multiple Message Capable reads 0): several need a block of consecutive
-//! vectors on one CPU, and drivers fall back to one. The MSI-X capability
-//! reads as a null capability (ID 0) and cannot be enabled, since nothing here intercepts its table: drivers then use
-//! MSI.
+//! dom0's message addresses, data and enable bits are held here and told to the machine side, which alone programs the
+//! device. Only one MSI message is offered (Multiple Message Capable reads 0): several need a block of consecutive
+//! vectors on one CPU, and drivers fall back to one.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::BTreeSet;
 
-use super::{Access, PciConfig, Sbdf, Width, find_capability};
+use super::{Access, Message, Msix, PciConfig, Sbdf, Width, find_capability};
 
 const MSI: u8 = 0x05;
-const MSIX: u8 = 0x11;
 /// MSI message control: enable; offered count; asked count; 64-bit address; per-vector mask (PCI Local Bus 3.0, 6.8.1.3).
 const ENABLE: u16 = 1;
 const OFFERED: u16 = 0x0E;
@@ -33,6 +30,16 @@ pub struct Msi {
     pub masked: bool,
 }
 
+impl Msi {
+    /// The message, if the function is to signal it.
+    pub fn message(&self) -> Option<Message> {
+        (self.enabled && !self.masked).then_some(Message {
+            address: self.address,
+            data: self.data.into(),
+        })
+    }
+}
+
 /// What a write leads to on the machine side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -47,12 +54,15 @@ pub enum Effect {
         /// The new state.
         msi: Msi,
     },
+    /// dom0 changed the control bits of the function's MSI-X.
+    Msix(Sbdf),
+    /// The function's MSI-X table may have moved, appeared or gone.
+    Moved(Sbdf),
 }
 
-#[derive(Clone, Copy)]
 struct Function {
     msi: Option<(u16, u16)>,
-    msix: Option<u16>,
+    msix: Option<Msix>,
     state: Msi,
 }
 
@@ -69,6 +79,19 @@ impl VirtualPci {
         self.hidden.insert(sbdf);
     }
 
+    /// The MSI-X of a function that has it and that dom0 has looked at.
+    pub fn msix(&mut self, sbdf: Sbdf) -> Option<&mut Msix> {
+        self.functions.get_mut(&sbdf)?.msix.as_mut()
+    }
+
+    /// Those functions.
+    pub fn msix_functions(&self) -> impl Iterator<Item = Sbdf> {
+        self.functions
+            .iter()
+            .filter(|(_, function)| function.msix.is_some())
+            .map(|(&sbdf, _)| sbdf)
+    }
+
     /// dom0 reads.
     pub fn read(&mut self, config: &mut impl PciConfig, access: Access) -> u32 {
         if self.hidden.contains(&access.sbdf) {
@@ -78,7 +101,7 @@ impl VirtualPci {
         if access.register < 0x40 || access.register > 0xFF {
             return value;
         }
-        let Some(&mut function) = self.function(config, access.sbdf) else {
+        let Some(function) = self.function(config, access.sbdf) else {
             return value;
         };
         for i in 0..access.width.bytes() {
@@ -101,13 +124,23 @@ impl VirtualPci {
         }
         if !(0x40..=0xFF).contains(&register) {
             config.write(access, value);
-            return Effect::None;
+            let places = matches!(register, 0x04..0x06 | 0x10..0x28);
+            let moved = places
+                && self
+                    .function(config, sbdf)
+                    .is_some_and(|function| function.msix.is_some());
+            return if moved {
+                Effect::Moved(sbdf)
+            } else {
+                Effect::None
+            };
         }
         let Some(function) = self.function(config, sbdf) else {
             config.write(access, value);
             return Effect::None;
         };
         let before = function.state;
+        let control_before = function.msix.as_ref().map(Msix::control);
         let bytes = 0..width.bytes();
         let kept = bytes
             .clone()
@@ -129,6 +162,9 @@ impl VirtualPci {
                 };
                 config.write(access, u32::from(byte));
             }
+        }
+        if function.msix.as_ref().map(Msix::control) != control_before {
+            return Effect::Msix(sbdf);
         }
         match function.msi {
             Some((capability, _)) if function.state != before => Effect::Msi {
@@ -161,7 +197,7 @@ impl VirtualPci {
             });
             Function {
                 msi,
-                msix: find_capability(config, sbdf, MSIX),
+                msix: Msix::find(config, sbdf),
                 state: Msi::default(),
             }
         }))
@@ -192,18 +228,21 @@ impl Function {
         }
     }
 
-    /// Whether the byte at `at` is held here. MSI-X: the byte with the enable and function-mask bits.
+    /// Whether the byte at `at` is held here.
     fn keeps(&self, at: u16) -> bool {
-        self.register(at).is_some() || self.msix.is_some_and(|base| at == base + 3)
+        self.register(at).is_some() || self.is_msix_control(at)
+    }
+
+    fn is_msix_control(&self, at: u16) -> bool {
+        self.msix
+            .as_ref()
+            .is_some_and(|msix| at == msix.control_register())
     }
 
     /// What dom0 reads at `at` where the device gives `real`; `None` leaves it.
     fn byte(&self, at: u16, real: u8) -> Option<u8> {
-        if self.msix.is_some_and(|base| at == base + 3) {
-            return Some(real & 0x3F);
-        }
-        if self.msix == Some(at) {
-            return Some(0);
+        if let Some(msix) = self.msix.as_ref().filter(|_| self.is_msix_control(at)) {
+            return Some(real & !Msix::control_mask() | msix.control());
         }
         let state = &self.state;
         let shifted = |value: u64, byte: u16| (value >> (8 * byte)) as u8;
@@ -220,6 +259,12 @@ impl Function {
     }
 
     fn set(&mut self, at: u16, value: u8) {
+        if self.is_msix_control(at) {
+            if let Some(msix) = &mut self.msix {
+                msix.set_control(value);
+            }
+            return;
+        }
         let state = self.state;
         let value = u64::from(value);
         match self.register(at) {
@@ -241,31 +286,7 @@ impl Function {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Device([u8; 256]);
-
-    impl PciConfig for Device {
-        fn read(&mut self, access: Access) -> u32 {
-            let at = usize::from(access.register);
-            (0..usize::from(access.width.bytes()))
-                .fold(0, |value, i| value | u32::from(self.0[at + i]) << (8 * i))
-        }
-        fn write(&mut self, access: Access, value: u32) {
-            for i in 0..usize::from(access.width.bytes()) {
-                self.0[usize::from(access.register) + i] = (value >> (8 * i)) as u8;
-            }
-        }
-    }
-
-    /// MSI (64-bit, maskable, 8 messages) at 0x50, MSI-X at 0x70.
-    fn device() -> Device {
-        let mut space = [0; 256];
-        space[0x06] = 0x10;
-        space[0x34] = 0x50;
-        space[0x50..0x54].copy_from_slice(&[MSI, 0x70, 0x86, 0x01]);
-        space[0x70..0x74].copy_from_slice(&[MSIX, 0, 0x03, 0x00]);
-        Device(space)
-    }
+    use crate::pci::testing::msi_and_msix as device;
 
     fn at(register: u16, width: Width) -> Access {
         Access {
@@ -311,12 +332,23 @@ mod tests {
     }
 
     #[test]
-    fn msix_cannot_be_enabled_past_the_hypervisor() {
+    fn msix_is_enabled_only_by_the_machine_side() {
         let (mut device, mut pci) = (device(), VirtualPci::default());
-        pci.write(&mut device, at(0x72, Width::Word), 0x8003);
+        let effect = pci.write(&mut device, at(0x72, Width::Word), 0x8003);
+        assert_eq!(effect, Effect::Msix(Sbdf::default()));
         assert_eq!(device.0[0x73], 0);
-        assert_eq!(pci.read(&mut device, at(0x70, Width::Byte)), 0);
-        assert_eq!(pci.read(&mut device, at(0x72, Width::Word)), 0x0003);
+        assert_eq!(pci.read(&mut device, at(0x70, Width::Dword)), 0x8003_0011);
+        let msix = pci.msix(Sbdf::default()).expect("it has been looked at");
+        assert!(msix.enabled());
+    }
+
+    #[test]
+    fn a_moved_bar_is_told() {
+        let (mut device, mut pci) = (device(), VirtualPci::default());
+        let effect = pci.write(&mut device, at(0x10, Width::Dword), 0xFEC0_0004);
+        assert_eq!(effect, Effect::Moved(Sbdf::default()));
+        assert_eq!(device.0[0x12], 0xC0);
+        assert!(pci.msix_functions().eq([Sbdf::default()]));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! The real configuration accesses are behind [`PciConfig`]; this module holds no port or memory access.
 
 mod intercept;
+mod msix;
 
 pub use intercept::{Effect, Msi, VirtualPci};
+pub use msix::Msix;
 
 use core::fmt;
 
@@ -111,6 +113,15 @@ impl Access {
     }
 }
 
+/// A message-signalled interrupt: the write that the device does (SDM vol. 3, 11.11; APM vol. 2, 16.13).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Where.
+    pub address: u64,
+    /// What.
+    pub data: u32,
+}
+
 /// The machine's configuration space.
 pub trait PciConfig {
     /// Reads; all ones (of the width) where there is no such function.
@@ -146,6 +157,38 @@ pub fn find_capability(config: &mut impl PciConfig, sbdf: Sbdf, id: u8) -> Optio
         at = (header >> 8) as u16 & 0xFC;
     }
     None
+}
+
+#[cfg(test)]
+mod testing {
+    use super::{Access, PciConfig};
+
+    /// A function's first 256 bytes, every one writable.
+    pub struct Device(pub [u8; 256]);
+
+    impl PciConfig for Device {
+        fn read(&mut self, access: Access) -> u32 {
+            let at = usize::from(access.register);
+            (0..usize::from(access.width.bytes()))
+                .fold(0, |value, i| value | u32::from(self.0[at + i]) << (8 * i))
+        }
+        fn write(&mut self, access: Access, value: u32) {
+            for i in 0..usize::from(access.width.bytes()) {
+                self.0[usize::from(access.register) + i] = (value >> (8 * i)) as u8;
+            }
+        }
+    }
+
+    /// MSI (64-bit, maskable, 8 messages) at 0x50; MSI-X at 0x70 with 4 entries at 0x2000 of the 64-bit BAR 0.
+    pub fn msi_and_msix() -> Device {
+        let mut space = [0; 256];
+        space[0x06] = 0x10;
+        space[0x10..0x18].copy_from_slice(&0x1_FEB0_0004u64.to_le_bytes());
+        space[0x34] = 0x50;
+        space[0x50..0x54].copy_from_slice(&[0x05, 0x70, 0x86, 0x01]);
+        space[0x70..0x78].copy_from_slice(&[0x11, 0, 0x03, 0x00, 0, 0x20, 0, 0]);
+        Device(space)
+    }
 }
 
 #[cfg(test)]
