@@ -2,19 +2,8 @@
 //! An entry goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[
-    ("bochs::kernels::", UNPROVEN),
-    ("bochs::devices::", UNPROVEN),
-    ("bochs::time::", UNPROVEN),
-    ("bochs::isolation::", UNPROVEN),
-    ("bochs::bad_input::", UNPROVEN),
-    ("bochs::boot::1_cpus_4", UNPROVEN),
-    ("bochs::boot::2_cpus_4", UNPROVEN),
-    ("bochs::boot::reboot", UNPROVEN),
-    ("kvm::", NO_HOST),
-];
+const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST)];
 
-const UNPROVEN: &str = "VT-x is new: not run yet";
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
 
 /// Why a test is skipped, if it is.

@@ -21,3 +21,12 @@ pub fn silence() {
         }
     }
 }
+
+/// The edge/level control registers: a bit for each interrupt, set where it is level-triggered. All ones where there are
+/// none.
+pub fn edge_level() -> u16 {
+    const REGISTERS: [u16; 2] = [0x4D0, 0x4D1];
+    // SAFETY: reading them has no effect.
+    let [low, high] = REGISTERS.map(|port| unsafe { Port::<u8>::new(port).read() });
+    u16::from_le_bytes([low, high])
+}

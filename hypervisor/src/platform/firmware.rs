@@ -5,6 +5,7 @@ use oxen_core::address::HostPhys;
 use spin::Once;
 
 use super::{pm_timer, power};
+use crate::interrupt::pic;
 use crate::memory::layout;
 use crate::memory::paging::{self, Permission};
 use crate::stop;
@@ -53,12 +54,13 @@ pub fn read(rsdp: Option<HostPhys>) -> &'static Firmware {
                     "no valid ACPI tables; enable ACPI in the firmware setup"
                 ))
             });
-        let madt = match tables.find(b"APIC") {
+        let mut madt = match tables.find(b"APIC") {
             Some(table) => Madt::parse(table),
             None => stop::refuse_boot(format_args!(
                 "ACPI has no MADT: no CPUs and I/O APICs are described"
             )),
         };
+        madt.add_level_triggered(pic::edge_level());
         let fadt = tables.find(b"FACP").map(Fadt::parse).unwrap_or_default();
         let mcfg = tables
             .find(b"MCFG")

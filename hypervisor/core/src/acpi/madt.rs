@@ -115,6 +115,28 @@ impl Madt {
         found.map_or((irq.into(), 0), |entry| (entry.gsi, entry.flags))
     }
 
+    /// Adds what the interrupt controllers' edge/level control registers (ports 0x4D0 and 0x4D1, a bit for each ISA
+    /// interrupt) say and the table does not: a level-triggered interrupt without an override is one that the firmware
+    /// gave to PCI's INTx lines, which are active low. An OS without 8259s would take it for ISA's, edge and high, and
+    /// could not give it to the device any more.
+    pub fn add_level_triggered(&mut self, edge_level: u16) {
+        /// Timer, keyboard, cascade, clock and coprocessor are always edge: bits set there are no such registers.
+        const RESERVED: u16 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 8 | 1 << 13;
+        const LEVEL_LOW: u16 = 0b1111;
+        if edge_level & RESERVED != 0 {
+            return;
+        }
+        for irq in (0..16).filter(|irq| edge_level & 1 << irq != 0) {
+            if self.overrides.iter().all(|known| known.irq != irq) {
+                self.overrides.push(Override {
+                    irq,
+                    gsi: irq.into(),
+                    flags: LEVEL_LOW,
+                });
+            }
+        }
+    }
+
     fn local_apic(&mut self, entry: &[u8]) -> Option<()> {
         // Firmware fills unused places with this.
         const NO_APIC: u64 = 0xFF;

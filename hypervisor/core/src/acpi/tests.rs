@@ -350,6 +350,17 @@ fn isa_interrupts_follow_their_overrides() {
 }
 
 #[test]
+fn level_triggered_interrupts_are_pcis() {
+    let mut madt = host_madt();
+    madt.add_level_triggered(1 << 9 | 1 << 11);
+    assert_eq!(madt.isa_gsi(9), (9, 0xD));
+    assert_eq!(madt.isa_gsi(11), (11, 0xF));
+    let known = madt.clone();
+    madt.add_level_triggered(0xFFFF);
+    assert_eq!(madt, known);
+}
+
+#[test]
 fn the_s5_package_is_found_in_both_spellings() {
     // Name (_S5_, Package (4) { 5, 5, 0, 0 }) as a compiler writes it, and with bare constants.
     let bytes = b"..\x08_S5_\x12\x08\x04\x0A\x05\x0A\x05\x00\x00";
