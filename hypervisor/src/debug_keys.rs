@@ -10,6 +10,7 @@ use crate::domain;
 use crate::memory::{frames, heap};
 use crate::stop::{self, Reason};
 use crate::time;
+use crate::vcpu::exits::Summary;
 
 type Action = fn();
 
@@ -25,6 +26,7 @@ const KEYS: &[(u8, &str, Action)] = &[
         show_log,
     ),
     (b'm', "memory", show_memory),
+    (b'x', "exits of the domains", show_exits),
     (b't', "time", show_time),
     (b'R', "reset the machine", || {
         stop::finish(Reason::Reboot, format_args!("by debug key"))
@@ -85,6 +87,11 @@ fn show_domains() {
             dom0.events.upcall_pending(vcpu.id),
         ));
     }
+}
+
+fn show_exits() {
+    let Some(dom0) = domain::dom0() else { return };
+    console::print(format_args!("domain {}: {}\n", dom0.id, Summary(dom0)));
 }
 
 fn show_events() {

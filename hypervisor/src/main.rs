@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 use oxen_core::apic::{LocalApic, Trigger};
 use oxen_core::cmdline::Options;
 use oxen_core::id::CpuId;
+use oxen_core::memory::ranges::E820_RAM;
 use spin::Once;
 
 use boot::loader::{Framebuffer, Loaded};
@@ -57,7 +58,8 @@ fn command_line() -> &'static str {
 }
 
 /// From the loader's information to dom0: called once, on the boot CPU.
-fn bring_up(loaded: Loaded) -> ! {
+fn bring_up(loaded: Loaded, entry_ticks: u64) -> ! {
+    time::set_entry_ticks(entry_ticks);
     memory::heap::init();
     let options = Options::parse(&loaded.command_line);
     COMMAND_LINE.call_once(|| loaded.command_line.as_str().into());
@@ -205,18 +207,21 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
     });
     drop((plan.kernel, plan.initrd));
     domain::set_dom0(domain.clone());
-    let (free, total) = memory::frames::usage();
-    log::info!(
-        "dom0: {} MiB, {} vCPUs; {} of {} MiB left for guests",
-        domain.own.lock().total() >> 20,
-        domain.vcpus.len(),
-        free >> 8,
-        total >> 8
-    );
+    let ram = plan
+        .map
+        .iter()
+        .filter(|entry| entry.kind == E820_RAM)
+        .map(|entry| entry.range.end - entry.range.start)
+        .sum();
     let mut port_bitmap = HostPages::new_zeroed(ports::BITMAP / 4096)
         .unwrap_or_else(|| stop::refuse_boot(format_args!("no memory left for the port bitmap")));
     ports::fill_bitmap(port_bitmap.bytes_mut(), true);
     claim_console();
+    log_memory(ram, &domain);
+    log::info!(
+        "dom0 starts {} ticks after the hypervisor",
+        time::ticks() - time::entry_ticks()
+    );
     console::stage("dom0 is built; it starts now, and has the screen");
     console::screen::close();
 
@@ -230,6 +235,20 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
     SECONDARY.call_once(|| secondary_with::<B>);
     smp::release();
     serve(machine, CpuId(0))
+}
+
+/// Says who has the RAM: what is neither dom0's nor free is what the hypervisor itself takes.
+fn log_memory(ram: u64, domain: &Domain) {
+    let free = memory::frames::usage().0 << 12;
+    let own = domain.own.lock().total();
+    log::info!(
+        "RAM: {} KiB, dom0 with {} vCPUs has {} KiB, {} KiB are left for guests, the hypervisor keeps {} KiB",
+        ram >> 10,
+        domain.vcpus.len(),
+        own >> 10,
+        free >> 10,
+        ram.saturating_sub(own + free) >> 10
+    );
 }
 
 /// Entered by each secondary CPU when dom0 has been built.
@@ -315,7 +334,6 @@ fn new_vcpu<B: Backend>(
         yields: false,
         kept: vcpu::msr::Kept::default(),
         map_generation: 0,
-        exits: vcpu::exits::Counters::default(),
     };
     if index == 0 {
         let dom0::Start { entry, start_info } = machine.start;

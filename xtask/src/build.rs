@@ -1,4 +1,4 @@
-//! Building the hypervisor for the bare machine.
+//! Building the hypervisor, and the small guests of tests and benchmarks, for the bare machine.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,7 +8,10 @@ use anyhow::{Context, Result, bail};
 use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
-/// The hypervisor's target.
+/// All packages for the bare machine.
+pub const PACKAGES: [&str; 3] = ["oxen", "oxen-guest-runtime", "oxen-bench-guest"];
+
+/// The bare machine.
 pub const TARGET: &str = "x86_64-unknown-none";
 
 /// Builds the hypervisor; returns its ELF file.
@@ -16,22 +19,34 @@ pub const TARGET: &str = "x86_64-unknown-none";
 /// # Errors
 /// The target's library cannot be had, or the build fails.
 pub fn hypervisor() -> Result<PathBuf> {
-    cargo("build", &[])?;
-    Ok(target_folder().join(TARGET).join("release").join("oxen"))
+    binary("oxen")
 }
 
-/// Runs a cargo command (`build`, `clippy`) on the hypervisor for its own target.
+/// Builds a test guest by its package's name; returns its ELF file.
+///
+/// # Errors
+/// As for [`hypervisor`].
+pub fn guest(package: &str) -> Result<PathBuf> {
+    binary(package)
+}
+
+fn binary(package: &str) -> Result<PathBuf> {
+    cargo("build", package, &[])?;
+    Ok(target_folder().join(TARGET).join("release").join(package))
+}
+
+/// Runs a cargo command (`build`, `clippy`) on a package for the bare machine.
 ///
 /// # Errors
 /// The target's library cannot be had, or the command fails.
-pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
+pub fn cargo(verb: &str, package: &str, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(host::cargo());
     command.current_dir(host::workspace()).args([
         verb,
         "--quiet",
         "--release",
         "--package",
-        "oxen",
+        package,
         "--target",
         TARGET,
     ]);
@@ -54,7 +69,7 @@ pub fn cargo(verb: &str, arguments: &[&str]) -> Result<()> {
     }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
-        bail!("cargo {verb} of the hypervisor failed");
+        bail!("cargo {verb} of {package} failed");
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::iso::{self, Boot, IsoSpec, Module};
 use crate::machine::{Choice, Kind, choose};
 use crate::provision::{self, Dom0, Suite, bochs};
-use crate::{build, clean, doctor, lint, run, test};
+use crate::{bench, build, clean, doctor, lint, run, test};
 
 /// Any failure: its text is what the user reads.
 type Failure = Box<dyn Error + Send + Sync>;
@@ -30,6 +30,7 @@ enum Verb {
     Iso(IsoArgs),
     Run(run::RunArgs),
     Test(test::TestArgs),
+    Bench(bench::BenchArgs),
     /// Check the format, and run clippy with warnings denied on every crate, the hypervisor for its own target
     Lint,
     /// Tell what this host can do and what is missing
@@ -83,6 +84,9 @@ impl Cli {
             Verb::Iso(args) => println!("{}", write_iso(args)?.display()),
             Verb::Run(args) => return run::run(&with_emulator(args)?),
             Verb::Test(args) => return test::test(&with_emulators(args)?),
+            Verb::Bench(args) => {
+                println!("{}", bench::bench(&with_benched_emulator(args)?)?.display());
+            }
             Verb::Lint => lint::lint()?,
             Verb::Doctor => doctor::report(),
             Verb::Clean { cache } => clean::clean(cache)?,
@@ -93,6 +97,16 @@ impl Cli {
 
 /// Makes sure of the emulator that the run needs.
 fn with_emulator(mut args: run::RunArgs) -> Result<run::RunArgs, Failure> {
+    match choose(args.machine)?.kind {
+        Kind::Bochs if args.bochs.is_none() => args.bochs = Some(bochs::binary()?),
+        Kind::Kvm | Kind::Tcg if args.qemu.is_none() => provision::packages()?,
+        _ => {}
+    }
+    Ok(args)
+}
+
+/// Makes sure of the emulator to measure on.
+fn with_benched_emulator(mut args: bench::BenchArgs) -> Result<bench::BenchArgs, Failure> {
     match choose(args.machine)?.kind {
         Kind::Bochs if args.bochs.is_none() => args.bochs = Some(bochs::binary()?),
         Kind::Kvm | Kind::Tcg if args.qemu.is_none() => provision::packages()?,

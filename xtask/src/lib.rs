@@ -1,6 +1,7 @@
 //! What `cargo xtask` does, as a library: the integration tests use the same machines and images.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod build;
 pub mod clean;
 pub mod cli;

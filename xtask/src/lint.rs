@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{build, host};
 
 /// Checks the format of all crates, then clippy with warnings denied: the host's crates with their tests, the
-/// hypervisor for its own target.
+/// hypervisor and the test guests for their own target.
 ///
 /// # Errors
 /// The first check that fails.
@@ -22,7 +22,10 @@ pub fn lint() -> Result<()> {
         "--deny",
         "warnings",
     ])?;
-    build::cargo("clippy", &["--", "--deny", "warnings"])
+    for package in build::PACKAGES {
+        build::cargo("clippy", package, &["--", "--deny", "warnings"])?;
+    }
+    Ok(())
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {

@@ -34,6 +34,9 @@ boot_entry:
     mov esp, offset boot_stack_top
     mov edi, eax                       # loader's magic
     mov esi, ebx                       # multiboot2 information
+    rdtsc
+    mov [boot_entry_ticks], eax
+    mov [boot_entry_ticks + 4], edx
 
     mov ebx, offset stage_01
     call boot_print
@@ -138,7 +141,8 @@ boot_long:
     movabs rsp, offset early_stack_top
     movabs rax, offset rust_entry
     xor ebp, ebp
-    jmp rax                            # rust_entry(magic: edi, information: esi)
+    mov rdx, [rip + boot_entry_ticks]
+    jmp rax                            # rust_entry(magic: edi, information: esi, entry ticks: rdx)
 
 # Application processors: copied to a page below 1 MiB and started there by SIPI in real mode. The copy's own address
 # is CS << 4; the parameter block lies at its end and is filled by the boot CPU.
@@ -210,6 +214,7 @@ trampoline_entry:    .quad 0
 trampoline_end:
 
 .balign 8
+boot_entry_ticks: .quad 0
 boot_gdt:
     .quad 0
     .quad 0x00AF9B000000FFFF

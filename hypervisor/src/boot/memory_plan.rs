@@ -59,7 +59,7 @@ pub fn prepare(loaded: &Loaded) -> Plan {
     for range in in_use.iter() {
         free.remove(range.start & !(PAGE - 1)..range.end.next_multiple_of(PAGE));
     }
-    let reserved = reserve_for_dom0(&ram, &in_use);
+    let reserved = reserve_for_dom0(&ram);
     free.remove(0..LOW);
     free.remove(KERNEL_WINDOW);
 
@@ -87,23 +87,49 @@ pub fn prepare(loaded: &Loaded) -> Plan {
     paging::load();
     let copy = |module: &Module| bytes_of(module).map(<[u8]>::to_vec);
     let mut modules = loaded.modules.iter().map(copy);
+    let (kernel, initrd) = (modules.next().flatten(), modules.next().flatten());
+    for range in given_back(loaded, &ram).iter() {
+        frames::add(HostPhys(range.start).frame(), HostPhys(range.end).frame());
+    }
     Plan {
         map,
         reserved,
-        kernel: modules.next().flatten(),
-        initrd: modules.next().flatten(),
+        kernel,
+        initrd,
     }
+}
+
+/// Whole pages of the modules, which have been copied, and of nothing else that is in use.
+fn given_back(loaded: &Loaded, ram: &RangeSet) -> RangeSet {
+    let mut ranges: RangeSet = loaded
+        .modules
+        .iter()
+        .flat_map(|module| ram.within(module.start.0..module.start.0 + module.size))
+        .collect();
+    for range in in_use_for_good(loaded)
+        .iter()
+        .chain([0..LOW, KERNEL_WINDOW])
+    {
+        ranges.remove(range.start & !(PAGE - 1)..range.end.next_multiple_of(PAGE));
+    }
+    ranges.shrunk_to(PAGE)
 }
 
 /// What the loader put into RAM, and the image.
 fn in_use(loaded: &Loaded) -> RangeSet {
+    let mut ranges = in_use_for_good(loaded);
+    for module in &loaded.modules {
+        ranges.insert(module.start.0..module.start.0 + module.size);
+    }
+    ranges
+}
+
+/// All of that but the modules.
+fn in_use_for_good(loaded: &Loaded) -> RangeSet {
     let (information, size) = loaded.information;
     let mut ranges: RangeSet = [layout::image_range(), information.0..information.0 + size]
         .into_iter()
         .collect();
-    for module in &loaded.modules {
-        ranges.insert(module.start.0..module.start.0 + module.size);
-    }
     for (start, size) in loaded.symbols.iter().flat_map(|tables| tables.ranges()) {
         ranges.insert(start.0..start.0 + size);
     }
@@ -112,7 +138,7 @@ fn in_use(loaded: &Loaded) -> RangeSet {
 
 /// dom0's RAM from the start: conventional memory, and its kernel's window. What the loader left there (modules) has been
 /// copied by the time dom0 gets it; the image itself never lies there.
-fn reserve_for_dom0(ram: &RangeSet, _in_use: &RangeSet) -> RangeSet {
+fn reserve_for_dom0(ram: &RangeSet) -> RangeSet {
     ram.within(0..LOW)
         .chain(ram.within(KERNEL_WINDOW))
         .collect()

@@ -27,7 +27,7 @@ global_asm!(
 
 /// First Rust code of the boot CPU, on the early stack and the early page tables.
 #[unsafe(no_mangle)]
-extern "C" fn rust_entry(magic: u32, information: u32) -> ! {
+extern "C" fn rust_entry(magic: u32, information: u32, entry_ticks: u64) -> ! {
     console::init();
     console::print(format_args!(
         "Oxen {} on a machine booted through multiboot2\n",
@@ -35,5 +35,5 @@ extern "C" fn rust_entry(magic: u32, information: u32) -> ! {
     ));
     console::stage("64-bit code runs at its linked address");
     let loaded = loader::collect(magic, information);
-    crate::bring_up(loaded)
+    crate::bring_up(loaded, entry_ticks)
 }

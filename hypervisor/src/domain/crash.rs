@@ -7,10 +7,17 @@ use oxen_abi::sched::reason;
 use oxen_core::address::GuestPhys;
 use oxen_core::emulate::DecodeError;
 
+use super::Domain;
 use crate::console;
 use crate::stop::{self, Reason};
-use crate::vcpu::{Running, Wait};
+use crate::vcpu::{Running, Wait, exits};
 use crate::virt::Vcpu;
+
+/// dom0 uses the machine's own way to switch it off or to reset it.
+pub fn machine_ends(domain: &Domain, reason: Reason) -> ! {
+    log::debug!("{}", exits::Summary(domain));
+    stop::finish(reason, format_args!(""))
+}
 
 /// The domain asks to be shut down.
 pub fn shutdown<H: Vcpu>(vcpu: &mut Running<H>, why: u32) -> Result<u64, Errno> {
@@ -81,22 +88,8 @@ pub fn not_emulated<H: Vcpu>(
 }
 
 fn finish<H: Vcpu>(vcpu: &Running<H>, reason: Reason, cause: fmt::Arguments<'_>) -> ! {
-    log::debug!("{}", ExitCounts(&vcpu.exits.0));
+    log::debug!("{}", exits::Summary(&vcpu.domain));
     stop::finish(reason, cause)
-}
-
-/// Non-zero exit counts by kind.
-struct ExitCounts<'a>(&'a [u64]);
-
-impl fmt::Display for ExitCounts<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("exits:")?;
-        let names = crate::vcpu::exits::NAMES.iter();
-        names
-            .zip(self.0)
-            .filter(|&(_, &count)| count > 0)
-            .try_for_each(|(name, count)| write!(f, " {name} {count},"))
-    }
 }
 
 /// Logs a vCPU's registers.

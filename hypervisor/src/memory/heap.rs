@@ -1,4 +1,4 @@
-//! The heap: small blocks from a linked list that grows by whole chunks, large ones straight from the frame allocator.
+//! The heap: small blocks from a linked list of fixed size, large ones straight from the frame allocator.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};

@@ -4,8 +4,8 @@ use x86_64::instructions::port::Port;
 
 use super::{pci, pm_timer, power};
 use crate::console::serial;
-use crate::domain::Domain;
-use crate::stop::{self, Reason};
+use crate::domain::{Domain, crash};
+use crate::stop::Reason;
 
 /// Ports that dom0 must not touch: the interrupt controllers, the timer and its gate, the reset control register.
 const REFUSED: [(u16, u16); 5] = [
@@ -72,7 +72,7 @@ pub fn write(domain: &Domain, port: u16, width: u8, value: u32) {
     if PCI.contains(&port) {
         const RESET_NOW: u32 = 1 << 2;
         if port == RESET && width == 1 && value & RESET_NOW != 0 {
-            stop::finish(Reason::Reboot, format_args!(""));
+            crash::machine_ends(domain, Reason::Reboot);
         }
         pci::write_port(port, width, value);
         return;
@@ -86,7 +86,7 @@ pub fn write(domain: &Domain, port: u16, width: u8, value: u32) {
         value & SLEEP_HIGH_BYTE != 0
     };
     if sleeps {
-        stop::finish(Reason::PowerOff, format_args!(""));
+        crash::machine_ends(domain, Reason::PowerOff);
     }
     write_host(port, width, value);
 }

@@ -12,6 +12,8 @@ mod rtc;
 
 static UTC_AT_ZERO: AtomicU64 = AtomicU64::new(0);
 
+/// TSC value when the loader entered the hypervisor.
+static ENTRY_TICKS: AtomicU64 = AtomicU64::new(0);
 static KHZ: AtomicU64 = AtomicU64::new(1);
 static BOOT_TICKS: AtomicU64 = AtomicU64::new(0);
 /// The scale's multiplier and shift, packed: guests and the hypervisor compute time the same way.
@@ -22,6 +24,16 @@ static SCALE: AtomicU64 = AtomicU64::new(0);
 pub fn ticks() -> u64 {
     // SAFETY: RDTSC only reads the counter.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Remembers the TSC value at the hypervisor's first instructions.
+pub fn set_entry_ticks(ticks: u64) {
+    ENTRY_TICKS.store(ticks, Ordering::Relaxed);
+}
+
+/// TSC value at the hypervisor's first instructions.
+pub fn entry_ticks() -> u64 {
+    ENTRY_TICKS.load(Ordering::Relaxed)
 }
 
 /// Measures the TSC against the ACPI PM timer, or against the PIT where there is none.

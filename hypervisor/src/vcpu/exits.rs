@@ -1,9 +1,12 @@
 //! What each exit leads to, by topic.
 
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use oxen_core::emulate;
 
 use super::{Running, Wait, cpuid, interrupts, io, mmio, msr};
-use crate::domain::crash;
+use crate::domain::{Domain, crash};
 use crate::hypercall;
 use crate::platform;
 use crate::time;
@@ -35,13 +38,13 @@ pub const NAMES: [&str; KINDS] = [
     "other",
 ];
 
-/// Exits by kind.
-#[derive(Clone, Debug, Default)]
-pub struct Counters(pub [u64; KINDS]);
+/// Exits of a vCPU by kind. Only the CPU that runs it counts; anyone may read.
+#[derive(Debug, Default)]
+pub struct Counters([AtomicU64; KINDS]);
 
 impl Counters {
     /// Counts one exit.
-    pub const fn count(&mut self, exit: &Exit) {
+    pub fn count(&self, exit: &Exit) {
         let kind = match exit {
             Exit::ExternalInterrupt => 0,
             Exit::Nmi => 1,
@@ -63,7 +66,30 @@ impl Counters {
             Exit::ControlRegister(_) => 17,
             Exit::Refused | Exit::Shutdown | Exit::Unexpected(_) => 18,
         };
-        self.0[kind] += 1;
+        // One writer: no locked instruction is needed.
+        let counter = &self.0[kind];
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+/// Exit counts of a domain's vCPUs together, those that are not zero.
+pub struct Summary<'a>(pub &'a Domain);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("exits:")?;
+        let mut comma = "";
+        for (kind, name) in NAMES.iter().enumerate() {
+            let vcpus = self.0.vcpus.iter();
+            let count: u64 = vcpus
+                .map(|vcpu| vcpu.exits.0[kind].load(Ordering::Relaxed))
+                .sum();
+            if count > 0 {
+                write!(f, "{comma} {name} {count}")?;
+                comma = ",";
+            }
+        }
+        Ok(())
     }
 }
 

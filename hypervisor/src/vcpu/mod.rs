@@ -48,8 +48,6 @@ pub struct Running<H> {
     pub kept: msr::Kept,
     /// Generation of guest-physical maps that its cached translations are of.
     pub map_generation: u64,
-    /// Exits so far by kind, for the debug keys and the bench.
-    pub exits: exits::Counters,
 }
 
 /// Why a vCPU does not run.

@@ -74,7 +74,7 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
             armed = Some(deadline);
         }
         let exit = enter(vcpu);
-        vcpu.exits.count(&exit);
+        vcpu.shared().exits.count(&exit);
         match exit {
             Exit::ExternalInterrupt => {
                 interrupt::window();

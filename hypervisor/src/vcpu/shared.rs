@@ -8,6 +8,7 @@ use oxen_core::id::{CpuId, VcpuId};
 use oxen_core::time::Runstate;
 use spin::Mutex;
 
+use super::exits::Counters;
 use crate::cpu;
 use crate::interrupt::{local_apic, vectors};
 
@@ -30,6 +31,8 @@ pub struct VcpuShared {
     pub timer: AtomicU64,
     /// Absolute system time at which a poll ends; 0 for none.
     pub poll_deadline: AtomicU64,
+    /// Why it left guest mode, and how often.
+    pub exits: Counters,
     nmi: AtomicBool,
     init: AtomicBool,
     startup: AtomicU32,
@@ -50,6 +53,7 @@ impl VcpuShared {
             runstate: Mutex::new(Runstate::new(now)),
             timer: AtomicU64::new(0),
             poll_deadline: AtomicU64::new(0),
+            exits: Counters::default(),
             nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),
             startup: AtomicU32::new(NO_STARTUP),

@@ -1,0 +1,176 @@
+//! `cargo xtask bench`: path lengths, boot, image and memory, measured on an emulated machine and written to
+//! `target/bench`.
+
+mod boot;
+mod guest;
+mod image;
+mod memory;
+mod report;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::build;
+use crate::iso::{self, Boot, IsoSpec, Module};
+use crate::machine::{Choice, Kind, Machine, Outcome, choose};
+use crate::progress::Step;
+use report::{Report, Row};
+
+/// What every measured boot has on the hypervisor's command line: the serial line alone, so that the screen costs nothing.
+const HYPERVISOR_OPTIONS: &str = "com1=115200,8n1 console=com1 noreboot";
+/// A measured run is over long before; one that hangs is ended.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Measure path lengths, boot, image size and memory; writes target/bench/report.md and report.json
+#[derive(Clone, Debug, clap::Args)]
+pub struct BenchArgs {
+    /// The machine to measure on: a tick is an instruction on bochs, a nanosecond of counted instructions on tcg
+    #[arg(long, value_enum, default_value = "bochs")]
+    pub machine: Choice,
+    /// The QEMU binary
+    #[arg(long, value_name = "FILE")]
+    pub qemu: Option<PathBuf>,
+    /// The Bochs binary
+    #[arg(long, value_name = "FILE")]
+    pub bochs: Option<PathBuf>,
+}
+
+/// A measurement: its name for the user, and what takes it.
+type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
+
+const MEASUREMENTS: &[Measurement] = &[
+    ("size of the image", image::measure),
+    ("path lengths, on one CPU", guest::measure_paths),
+    (
+        "interrupts between vCPUs, on two CPUs",
+        guest::measure_between_vcpus,
+    ),
+    ("memory that the hypervisor keeps", memory::measure),
+    ("boot of dom0, and of the same kernel bare", boot::measure),
+];
+
+/// Takes all measurements; returns the table that was written.
+///
+/// # Errors
+/// A machine does not start or end as it should, or prints no figures.
+pub fn bench(args: &BenchArgs) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
+    let kind = choose(args.machine)?.kind;
+    let bench = Bench {
+        kind,
+        qemu: args.qemu.clone(),
+        bochs: args.bochs.clone(),
+        hypervisor: build::hypervisor()?,
+        guest: build::guest("oxen-bench-guest")?,
+        folder: build::target_folder().join("bench"),
+    };
+    let mut report = Report::default();
+    for (what, measure) in MEASUREMENTS {
+        let step = Step::start(format!("{what} ({kind})"));
+        report.rows.extend(measure(&bench)?);
+        step.done();
+    }
+    print!("{}", report.table());
+    Ok(report.write(&bench.folder)?)
+}
+
+/// What all measurements share.
+#[derive(Clone)]
+struct Bench {
+    kind: Kind,
+    qemu: Option<PathBuf>,
+    bochs: Option<PathBuf>,
+    hypervisor: PathBuf,
+    guest: PathBuf,
+    folder: PathBuf,
+}
+
+impl Bench {
+    /// The machine with `cpus` CPUs and `memory` MiB; where instructions can be counted, they are the clock.
+    fn machine(&self, cpus: u32, memory: u32) -> Machine {
+        let mut machine = Machine::new(self.kind);
+        machine.cpus = cpus;
+        machine.memory = memory;
+        machine.qemu.clone_from(&self.qemu);
+        machine.bochs.clone_from(&self.bochs);
+        machine.time_limit = Some(LIMIT);
+        if self.kind == Kind::Tcg {
+            machine.icount = Some(0);
+        }
+        machine
+    }
+
+    fn iso(&self, name: &str, boot: Boot) -> Result<PathBuf> {
+        iso::build(&IsoSpec {
+            output: self.folder.join(format!("{name}.iso")),
+            boot,
+        })
+    }
+
+    fn row(&self, name: impl Into<String>, unit: &'static str, median: u64, max: u64) -> Row {
+        Row {
+            name: name.into(),
+            machine: self.kind.to_string(),
+            unit,
+            median,
+            max,
+            baseline: None,
+        }
+    }
+
+    /// Boots the bench guest; returns all that was printed.
+    fn run_guest(&self, name: &str, machine: &Machine, options: &str) -> Result<String> {
+        let iso = self.iso(
+            name,
+            Boot::Hypervisor {
+                image: self.hypervisor.clone(),
+                arguments: format!("{HYPERVISOR_OPTIONS} {options}"),
+                modules: vec![module(&self.guest, "")],
+            },
+        )?;
+        let mut running = machine.start(name, &iso)?;
+        let outcome = running.wait_exit(LIMIT);
+        if outcome != Outcome::PowerOff {
+            bail!(
+                "{name}: {outcome}\n{}\nwhole console log: {}",
+                running.console().tail(),
+                running.log().display()
+            );
+        }
+        std::fs::remove_file(&iso)?;
+        Ok(running.console().text())
+    }
+}
+
+fn module(path: &Path, arguments: &str) -> Module {
+    Module {
+        path: path.to_owned(),
+        arguments: arguments.into(),
+    }
+}
+
+/// The number that stands before `behind` in a line with `marker`.
+fn number_before(text: &str, marker: &str, behind: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.contains(marker))?;
+    let (before, _) = line.split_once(behind)?;
+    before
+        .trim_end()
+        .rsplit(' ')
+        .next()
+        .and_then(|word| word.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_by_what_stands_behind_them() {
+        let text = "a\n(oxen) dom0 starts 42 ticks after the hypervisor\n";
+        assert_eq!(number_before(text, "dom0 starts", " ticks"), Some(42));
+        assert_eq!(number_before(text, "dom0 ends", " ticks"), None);
+        assert_eq!(number_before(text, "dom0 starts", " miles"), None);
+    }
+}

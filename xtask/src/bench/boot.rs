@@ -1,0 +1,130 @@
+//! dom0's boot against the same kernel's on the bare machine, and what left guest mode meanwhile.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Bench, HYPERVISOR_OPTIONS, LIMIT, Row, module, number_before};
+use crate::iso::Boot;
+use crate::machine::Outcome;
+use crate::provision::{self, Dom0, Suite};
+
+/// Memory of the machine, and of dom0 or the bare kernel, in MiB.
+const MEMORY: u32 = 1024;
+const KERNELS_MEMORY: u32 = 512;
+/// Nothing of the boot goes to the console: the serial line's speed would be what is measured.
+const QUIET: &str = "quiet loglevel=0";
+const PROMPT: &str = "dom0# ";
+/// The kernel's last words before user space, with its clock before them.
+const LAST_STEP: &str = "Run /init as init process";
+
+pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let Dom0 { kernel, initrd } = provision::dom0(Suite::default())?;
+    let bare = Boot::Linux {
+        kernel: kernel.clone(),
+        arguments: format!("console=ttyS0 mem={KERNELS_MEMORY}M {QUIET}"),
+        initrd: initrd.clone(),
+    };
+    let bare = run(bench, "bench-boot-bare", bare)?;
+    let dom0 = Boot::Hypervisor {
+        image: bench.hypervisor.clone(),
+        arguments: format!(
+            "{HYPERVISOR_OPTIONS} loglvl=all dom0_mem={KERNELS_MEMORY}M dom0_max_vcpus=1"
+        ),
+        modules: vec![
+            module(&kernel, &format!("console=hvc0 {QUIET}")),
+            module(&initrd, ""),
+        ],
+    };
+    let dom0 = run(bench, "bench-boot-dom0", dom0)?;
+    let (own, baseline) = (microseconds(&dom0)?, microseconds(&bare)?);
+    let start = number_before(&dom0, "dom0 starts", " ticks")
+        .context("the hypervisor does not say when dom0 starts")?;
+    let mut rows = vec![
+        bench.row(
+            "hypervisor's entry to dom0's first instruction",
+            "ticks",
+            start,
+            start,
+        ),
+        Row {
+            baseline: Some(baseline),
+            ..bench.row(
+                "kernel's clock at its start of user space",
+                "µs of the machine",
+                own,
+                own,
+            )
+        },
+    ];
+    rows.extend(exits(bench, &dom0)?);
+    Ok(rows)
+}
+
+/// Boots to the shell, has the kernel's log printed, and powers off; returns all that was printed.
+fn run(bench: &Bench, name: &str, boot: Boot) -> Result<String> {
+    let bare = matches!(boot, Boot::Linux { .. });
+    let iso: PathBuf = bench.iso(name, boot)?;
+    let mut machine = bench.machine(1, MEMORY);
+    machine.bare = bare;
+    let mut running = machine.start(name, &iso)?;
+    running.console().expect(PROMPT, LIMIT)?;
+    running
+        .console()
+        .send_line(&format!("dmesg | grep '{LAST_STEP}'"))?;
+    // The command's echo has the words too, but not the clock's bracket.
+    running.console().expect(&format!("] {LAST_STEP}"), LIMIT)?;
+    running.console().expect(PROMPT, LIMIT)?;
+    running.console().send_line("poweroff")?;
+    let outcome = running.wait_exit(LIMIT);
+    if outcome != Outcome::PowerOff {
+        bail!("{name}: {outcome}; see {}", running.log().display());
+    }
+    std::fs::remove_file(&iso)?;
+    Ok(running.console().text())
+}
+
+/// Time in the kernel's log of its step to user space.
+fn microseconds(text: &str) -> Result<u64> {
+    text.lines()
+        .filter_map(|line| line.split_once(&format!("] {LAST_STEP}")))
+        .filter_map(|(clock, _)| clock.rsplit('[').next())
+        .find_map(|clock| {
+            let (seconds, micros) = clock.trim().split_once('.')?;
+            Some(seconds.parse::<u64>().ok()? * 1_000_000 + micros.parse::<u64>().ok()?)
+        })
+        .context("the kernel's log does not say when it started user space")
+}
+
+/// `exits: NAME COUNT, NAME COUNT,`
+fn exits(bench: &Bench, text: &str) -> Result<Vec<Row>> {
+    let (_, list) = text
+        .split_once("exits: ")
+        .context("the hypervisor does not say what exits there were")?;
+    let line = list.lines().next().unwrap_or_default();
+    Ok(line
+        .split(',')
+        .filter_map(|item| item.trim().rsplit_once(' '))
+        .filter_map(|(name, count)| Some((name, count.parse::<u64>().ok()?)))
+        .map(|(name, count)| {
+            bench.row(
+                format!("exits of dom0's vCPU, boot and power-off: {name}"),
+                "exits",
+                count,
+                count,
+            )
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_clock_is_read_past_the_commands_echo() {
+        let text = "dom0# dmesg | grep 'Run /init as init process'\n[    7.012345] Run /init as init process\n";
+        assert_eq!(microseconds(text).ok(), Some(7_012_345));
+        assert!(microseconds("nothing").is_err());
+    }
+}
