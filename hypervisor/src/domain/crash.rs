@@ -15,7 +15,7 @@ use crate::virt::Vcpu;
 
 /// dom0 uses the machine's own way to switch it off or to reset it.
 pub fn machine_ends(domain: &Domain, reason: Reason) -> ! {
-    log::debug!("{}", exits::Summary(domain));
+    log::info!("{}", exits::Summary(domain));
     stop::finish(reason, format_args!(""))
 }
 
@@ -88,7 +88,7 @@ pub fn not_emulated<H: Vcpu>(
 }
 
 fn finish<H: Vcpu>(vcpu: &Running<H>, reason: Reason, cause: fmt::Arguments<'_>) -> ! {
-    log::debug!("{}", exits::Summary(&vcpu.domain));
+    log::info!("{}", exits::Summary(&vcpu.domain));
     stop::finish(reason, cause)
 }
 

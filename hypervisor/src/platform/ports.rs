@@ -2,7 +2,7 @@
 
 use x86_64::instructions::port::Port;
 
-use super::{pci, pm_timer, power};
+use super::{pci, power};
 use crate::console::serial;
 use crate::domain::{Domain, crash};
 use crate::stop::Reason;
@@ -42,9 +42,6 @@ pub fn fill_bitmap(bitmap: &mut [u8], privileged: bool) {
         .for_each(|&(first, last)| refuse(first, last));
     if let Some(base) = serial::base() {
         refuse(base, base + 7);
-    }
-    if let Some(port) = pm_timer::port() {
-        refuse(port, port + 3);
     }
     // Power-off goes through us.
     for port in sleep_ports() {

@@ -6,6 +6,8 @@ use core::arch::x86_64::{__cpuid_count, CpuidResult};
 
 use oxen_abi::cpuid as abi;
 
+use crate::cpu::features::{self, Vendor};
+
 /// What the answer depends on besides the host.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
@@ -71,6 +73,9 @@ const EXTENDED_8_EBX: u32 = bits(&[0, 2, 9]);
 pub const XCR0_SUPPORTED: u64 = 0b1110_0111;
 
 const LAST_BASIC: u32 = 0xD;
+/// Intel's CPUs tell their frequencies in the last leaf. Linux tries the PIT for that where there is no such leaf, and dom0
+/// has no PIT.
+const LAST_BASIC_INTEL: u32 = 0x16;
 const LAST_EXTENDED: u32 = 0x8000_0008;
 
 type Filter = fn(&View, u32, CpuidResult) -> CpuidResult;
@@ -78,10 +83,13 @@ type Filter = fn(&View, u32, CpuidResult) -> CpuidResult;
 /// Filters by leaf; a leaf that is not here reads as zero.
 const FILTERS: &[(u32, Filter)] = &[
     (0x0, |_, _, host| CpuidResult {
-        eax: host.eax.min(LAST_BASIC),
+        eax: match features::vendor() {
+            Vendor::Intel => LAST_BASIC_INTEL,
+            Vendor::Amd => host.eax.min(LAST_BASIC),
+        },
         ..host
     }),
-    (0x1, features),
+    (0x1, basic_features),
     (0x2, |_, _, host| host),
     (0x4, |_, _, host| CpuidResult {
         eax: host.eax & 0x3FFF,
@@ -90,6 +98,7 @@ const FILTERS: &[(u32, Filter)] = &[
     (0x7, structured_features),
     (0xB, topology),
     (0xD, extended_state),
+    (0x16, frequencies),
     (0x8000_0000, |_, _, host| CpuidResult {
         eax: host.eax.min(LAST_EXTENDED),
         ..host
@@ -132,7 +141,7 @@ pub fn answer(view: &View, leaf: u32, subleaf: u32) -> CpuidResult {
     }
 }
 
-fn features(view: &View, _: u32, host: CpuidResult) -> CpuidResult {
+fn basic_features(view: &View, _: u32, host: CpuidResult) -> CpuidResult {
     // Brand index and CLFLUSH size stay; one logical processor; the initial APIC ID is the vCPU's.
     let ebx = host.ebx & 0xFFFF | 1 << 16 | view.apic_id << 24;
     let mut ecx = host.ecx & LEAF_1_ECX | LEAF_1_ECX_X2APIC | LEAF_1_ECX_HYPERVISOR;
@@ -181,6 +190,18 @@ fn topology(view: &View, subleaf: u32, _: CpuidResult) -> CpuidResult {
         ebx,
         ecx: kind | subleaf & 0xFF,
         edx: view.apic_id,
+    }
+}
+
+/// Base and maximum frequency as the TSC was measured, not as the host's leaf claims; the customary bus. In MHz.
+fn frequencies(view: &View, _: u32, _: CpuidResult) -> CpuidResult {
+    const BUS: u32 = 100;
+    let mhz = view.tsc_khz.div_ceil(1000);
+    CpuidResult {
+        eax: mhz,
+        ebx: mhz,
+        ecx: BUS,
+        edx: 0,
     }
 }
 
