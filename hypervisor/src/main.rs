@@ -41,7 +41,7 @@ use platform::{firmware, irq, pci, ports};
 use vcpu::{Running, Wait};
 use virt::svm::Svm;
 use virt::vmx::Vmx;
-use virt::{Backend, StartState, VcpuConfig};
+use virt::{Backend, StartRegisters, VcpuConfig};
 
 static COMMAND_LINE: Once<String> = Once::new();
 
@@ -337,7 +337,7 @@ fn new_vcpu<B: Backend>(
     };
     if index == 0 {
         let dom0::Start { entry, start_info } = machine.start;
-        running.start(StartState::Pvh { entry, start_info });
+        running.start(Box::new(StartRegisters::pvh(entry, start_info)));
     }
     Ok(running)
 }

@@ -25,6 +25,8 @@ pub mod vcpu_info {
 /// Offsets in a `vcpu_time_info`.
 #[allow(missing_docs)]
 pub mod time {
+    /// Bytes of the structure.
+    pub const SIZE: usize = 32;
     pub const VERSION: usize = 0;
     pub const TSC_TIMESTAMP: usize = 8;
     pub const SYSTEM_TIME: usize = 16;

@@ -23,3 +23,33 @@ pub mod cmd {
 pub const RUNSTATE_SIZE: usize = 48;
 /// Set in the entry time while an update is in progress, if the guest asked for it.
 pub const RUNSTATE_UPDATE: u64 = 1 << 63;
+
+/// Bytes of a `vcpu_register_runstate_memory_area` or `vcpu_register_time_memory_area`: an address.
+pub const AREA_SIZE: usize = 8;
+
+/// `vcpu_hvm_context` (`public/hvm/hvm_vcpu.h`): offsets in it.
+#[allow(missing_docs)]
+pub mod context {
+    pub const SIZE: usize = 128;
+    pub const MODE: usize = 0;
+    pub const MODE_32: u32 = 0;
+    pub const MODE_64: u32 = 1;
+    /// Registers begin here; the offsets below count from it. General-purpose registers come first, in x86 order.
+    pub const REGISTERS: usize = 8;
+    pub const IP_32: usize = 32;
+    pub const FLAGS_32: usize = 36;
+    pub const CR0_32: usize = 40;
+    pub const CR3_32: usize = 44;
+    pub const CR4_32: usize = 48;
+    pub const EFER_32: usize = 56;
+    /// Five each, for CS, DS, SS, ES and TR.
+    pub const BASES_32: usize = 64;
+    pub const LIMITS_32: usize = 84;
+    pub const RIGHTS_32: usize = 104;
+    pub const IP_64: usize = 64;
+    pub const FLAGS_64: usize = 72;
+    pub const CR0_64: usize = 80;
+    pub const CR3_64: usize = 88;
+    pub const CR4_64: usize = 96;
+    pub const EFER_64: usize = 104;
+}

@@ -19,4 +19,5 @@ pub mod id;
 pub mod kernel;
 pub mod memory;
 pub mod pci;
+pub mod start;
 pub mod time;

@@ -41,7 +41,7 @@ pub fn shutdown<H: Vcpu>(vcpu: &mut Running<H>, why: u32) -> Result<u64, Errno> 
     }
 }
 
-/// A vCPU halted with interrupts off: it is down, and with the last one its domain is off.
+/// A vCPU halted with interrupts off, or was switched off: it is down, and with the last one its domain is off.
 pub fn vcpu_down<H: Vcpu>(vcpu: &mut Running<H>) {
     vcpu.wait = Wait::Down;
     vcpu.shared().set_up(false);

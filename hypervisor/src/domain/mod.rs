@@ -280,8 +280,12 @@ impl Domain {
 
 impl Notify for Domain {
     fn notify(&self, vcpu: VcpuId) {
-        if let Some(vcpu) = self.vcpus.get(vcpu.index()) {
-            vcpu.kick();
+        let Some(vcpu) = self.vcpus.get(vcpu.index()) else {
+            return;
+        };
+        match vcpu.upcall_vector() {
+            Some(vector) => self.post(vcpu, vector, Trigger::Edge),
+            None => vcpu.kick(),
         }
     }
 }

@@ -30,6 +30,11 @@ impl<const N: usize> Argument<N> {
         write_bytes(vcpu, pointer, &self.0)
     }
 
+    /// All of it.
+    pub const fn bytes(&self) -> &[u8; N] {
+        &self.0
+    }
+
     /// The 16-bit field at `offset`.
     pub fn u16(&self, offset: usize) -> u16 {
         u16::from_le_bytes([self.0[offset], self.0[offset + 1]])

@@ -4,6 +4,7 @@ use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
 use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, cmd, param};
+use oxen_core::event::Notify;
 
 use super::arguments::{Argument, own_domain, write_bytes};
 use super::{Arguments, Outcome, unknown_operation};
@@ -19,8 +20,7 @@ pub fn hvm_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argument
     match command {
         cmd::SET_PARAM => set_param(vcpu, pointer),
         cmd::GET_PARAM => get_param(vcpu, pointer),
-        // CPUID does not offer it; guests use the domain-wide callback.
-        cmd::SET_EVTCHN_UPCALL_VECTOR => Err(Errno::NoSys),
+        cmd::SET_EVTCHN_UPCALL_VECTOR => set_upcall_vector(vcpu, pointer),
         _ => unknown_operation(&UNKNOWN, "hvm_op", command),
     }
 }
@@ -41,6 +41,25 @@ fn set_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     if index == param::CALLBACK_IRQ {
         // What is pending already must be announced the new way.
         vcpu.domain.vcpus.iter().for_each(|vcpu| vcpu.kick());
+    }
+    Ok(0)
+}
+
+/// `xen_hvm_evtchn_upcall_vector`: events of one vCPU come through its local APIC. CPUID does not offer it, since each of
+/// them then costs an end of interrupt; guests that ask get it.
+fn set_upcall_vector<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<8>::read(vcpu, pointer)?;
+    let vector = argument.u32(4) as u8;
+    let target = usize::try_from(argument.u32(0))
+        .ok()
+        .and_then(|index| vcpu.domain.vcpus.get(index))
+        .ok_or(Errno::NoEnt)?;
+    if u64::from(vector) < LOWEST_VECTOR {
+        return Err(Errno::Inval);
+    }
+    target.set_upcall_vector(vector);
+    if vcpu.domain.events.upcall_pending(target.id) {
+        vcpu.domain.notify(target.id);
     }
     Ok(0)
 }

@@ -1,18 +1,22 @@
 //! `vcpu_op`, and the small calls about the calling vCPU: `set_timer_op`, `vm_assist`.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use oxen_abi::vcpu::{RUNSTATE_SIZE, cmd};
+use oxen_abi::vcpu::{AREA_SIZE, RUNSTATE_SIZE, cmd, context};
 use oxen_abi::{Errno, numbers};
 use oxen_core::address::{Gfn, GuestLinear, PAGE_SIZE};
 use oxen_core::id::VcpuId;
 use oxen_core::memory::walk::Access;
+use oxen_core::start::StartRegisters;
 
 use super::arguments::{Argument, write_bytes};
 use super::{Arguments, Outcome, unknown_operation};
 use crate::domain::RunstateArea;
 use crate::memory::guest;
+use crate::time;
 use crate::vcpu::Running;
+use crate::vcpu::shared::Switch;
 use crate::virt::Vcpu;
 
 static UNKNOWN: AtomicU64 = AtomicU64::new(0);
@@ -41,18 +45,28 @@ pub fn vcpu_op<H: Vcpu>(
         cmd::STOP_PERIODIC_TIMER => Ok(0),
         cmd::REGISTER_VCPU_INFO => register_vcpu_info(vcpu, index, pointer),
         cmd::REGISTER_RUNSTATE_AREA => register_runstate(vcpu, index, pointer),
-        // Without it guests read the clock by a system call instead of in user space.
-        cmd::REGISTER_VCPU_TIME_AREA => Err(Errno::NoSys),
+        cmd::REGISTER_VCPU_TIME_AREA => register_time(vcpu, pointer),
         cmd::GET_RUNSTATE_INFO => {
             let bytes = shared.runstate.lock().to_bytes();
             write_bytes(vcpu, pointer, &bytes).map(|()| 0)
         }
         cmd::IS_UP => Ok(shared.is_up().into()),
-        cmd::UP if shared.is_up() => Ok(0),
-        // Guests start their vCPUs by INIT and SIPI; one that never was has nowhere to start.
-        cmd::UP => Err(Errno::Inval),
+        cmd::INITIALISE => {
+            let context = Argument::<{ context::SIZE }>::read(vcpu, pointer)?;
+            let start = StartRegisters::from_context(context.bytes())?;
+            if shared.set_context(Box::new(start)) {
+                Ok(0)
+            } else {
+                Err(Errno::Exist)
+            }
+        }
+        cmd::UP if !shared.is_initialised() => Err(Errno::Inval),
+        cmd::UP => {
+            shared.post_switch(Switch::On);
+            Ok(0)
+        }
         cmd::DOWN => {
-            shared.post_init();
+            shared.post_switch(Switch::Off);
             Ok(0)
         }
         cmd::SEND_NMI => {
@@ -94,6 +108,15 @@ fn register_vcpu_info<H: Vcpu>(vcpu: &Running<H>, index: usize, pointer: u64) ->
 }
 
 /// The area is given by its linear address, which is translated once: Linux keeps it in memory that never moves.
+/// The clock's place in user space's reach. It never changes, so that it is written once, before the call returns.
+fn register_time<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let address = Argument::<AREA_SIZE>::read(vcpu, pointer)?.u64(0);
+    if address != 0 {
+        write_bytes(vcpu, address, &time::vcpu_time().to_bytes())?;
+    }
+    Ok(0)
+}
+
 fn register_runstate<H: Vcpu>(vcpu: &Running<H>, index: usize, pointer: u64) -> Outcome {
     let address = Argument::<8>::read(vcpu, pointer)?.u64(0);
     let slot = vcpu.domain.runstate_areas.get(index).ok_or(Errno::NoEnt)?;

@@ -8,7 +8,8 @@ use oxen_abi::event_channel::Virq;
 use oxen_core::apic::Effect;
 use oxen_core::time::RunstateKind;
 
-use super::{Running, Wait};
+use super::{Running, VcpuShared, Wait};
+use crate::domain::Domain;
 use crate::platform::irq;
 use crate::time;
 use crate::virt::Vcpu;
@@ -28,9 +29,7 @@ pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
         vcpu.hardware.want_nmi_window(true);
     }
 
-    let upcall = domain
-        .callback_vector()
-        .filter(|_| domain.events.upcall_pending(shared.id));
+    let upcall = callback(&domain, shared);
     let from_apic = vcpu.apic.deliverable();
     let Some(vector) = upcall.or(from_apic) else {
         vcpu.hardware
@@ -51,15 +50,21 @@ pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
     }
 }
 
+/// The vector of the domain's callback, if it is due: events through the local APIC have been posted to it.
+fn callback(domain: &Domain, shared: &VcpuShared) -> Option<u8> {
+    let own = shared.upcall_vector().is_some();
+    domain
+        .callback_vector()
+        .filter(|_| !own && domain.events.upcall_pending(shared.id))
+}
+
 /// Whether a halted vCPU must run again: something waits that it can take (HLT was executed with interrupts on).
 pub fn halt_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
     fire_timer(vcpu);
     let domain = vcpu.domain.clone();
     let shared = &domain.vcpus[vcpu.index];
     shared.posted.drain_into(&mut vcpu.apic);
-    shared.nmi_waits()
-        || vcpu.apic.deliverable().is_some()
-        || (domain.callback_vector().is_some() && domain.events.upcall_pending(shared.id))
+    shared.nmi_waits() || vcpu.apic.deliverable().is_some() || callback(&domain, shared).is_some()
 }
 
 /// Whether a polling vCPU must run again: one of its ports is pending, an interrupt waits, or the time has come.

@@ -9,6 +9,7 @@ pub mod msr;
 pub mod run;
 pub mod shared;
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use oxen_core::apic::LocalApic;
@@ -16,7 +17,7 @@ use oxen_core::apic::LocalApic;
 use crate::cpu::fpu;
 use crate::domain::Domain;
 use crate::memory::HostPages;
-use crate::virt::{Exception, Gprs, StartState, Vcpu};
+use crate::virt::{Exception, Gprs, StartRegisters, Vcpu};
 
 pub use shared::VcpuShared;
 
@@ -35,7 +36,7 @@ pub struct Running<H> {
     /// DR0 to DR3 while another vCPU has the CPU.
     pub debug_registers: [u64; 4],
     /// Where it is to start, once it is loaded.
-    pub start: Option<StartState>,
+    pub start: Option<Box<StartRegisters>>,
     /// The emulated local APIC.
     pub apic: LocalApic,
     /// Keeps the local APIC's register page from other use.
@@ -70,7 +71,7 @@ impl<H: Vcpu> Running<H> {
     }
 
     /// Starts or restarts the vCPU, as soon as it has the CPU.
-    pub fn start(&mut self, start: StartState) {
+    pub fn start(&mut self, start: Box<StartRegisters>) {
         self.start = Some(start);
         self.wait = Wait::Ready;
         self.shared().set_up(true);

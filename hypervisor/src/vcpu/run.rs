@@ -5,15 +5,17 @@
 
 use core::sync::atomic::Ordering;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use oxen_core::time::RunstateKind;
 
+use super::shared::Switch;
 use super::{Running, Wait, exits, interrupts};
 use crate::cpu::{self, debug_registers};
-use crate::domain::p2m;
+use crate::domain::{crash, p2m};
 use crate::interrupt::{self, local_apic};
 use crate::time;
-use crate::virt::{Exit, StartState, Vcpu};
+use crate::virt::{Exit, StartRegisters, Vcpu};
 
 /// How long a vCPU runs while others wait, in milliseconds.
 const SLICE_MILLIS: u64 = 2;
@@ -47,7 +49,7 @@ pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {
 /// Runs one vCPU until it waits, its slice ends or another may have become ready.
 fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
     if let Some(start) = vcpu.start.take() {
-        vcpu.hardware.start(&mut vcpu.gprs, start);
+        vcpu.hardware.start(&mut vcpu.gprs, &start);
     }
     set_runstate(vcpu, RunstateKind::Running);
     let slice_end = contended.then(|| time::ticks() + time::ticks_in_millis(SLICE_MILLIS));
@@ -112,7 +114,7 @@ fn take_attention() -> bool {
     cpu.attention.load(Ordering::Relaxed) && cpu.attention.swap(false, Ordering::AcqRel)
 }
 
-/// Obeys INIT and start-up interrupts.
+/// Obeys INIT and start-up interrupts, and what `vcpu_op` asked for.
 fn control<H: Vcpu>(vcpu: &mut Running<H>) {
     if !vcpu.shared().control_waits() {
         return;
@@ -125,7 +127,19 @@ fn control<H: Vcpu>(vcpu: &mut Running<H>) {
     // One that arrives at a running vCPU is lost, as on hardware.
     let startup = vcpu.shared().take_startup();
     if let (Wait::Down, Some(vector)) = (vcpu.wait, startup) {
-        vcpu.start(StartState::Sipi { vector });
+        vcpu.start(Box::new(StartRegisters::sipi(vector)));
+    }
+    match vcpu.shared().take_switch() {
+        Some(Switch::Off) => crash::vcpu_down(vcpu),
+        Some(Switch::On) if vcpu.wait == Wait::Down => match vcpu.shared().take_context() {
+            Some(context) => vcpu.start(context),
+            // It goes on behind the call that stopped it.
+            None => {
+                vcpu.shared().set_up(true);
+                vcpu.wait = Wait::Ready;
+            }
+        },
+        Some(Switch::On) | None => {}
     }
 }
 

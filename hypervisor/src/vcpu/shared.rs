@@ -1,10 +1,12 @@
 //! What other CPUs see of a vCPU: all atomics, so that anyone may post to it at any time.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use oxen_core::apic::PostedInterrupts;
 use oxen_core::apic::local::Identity;
 use oxen_core::id::{CpuId, VcpuId};
+use oxen_core::start::StartRegisters;
 use oxen_core::time::Runstate;
 use spin::Mutex;
 
@@ -36,8 +38,27 @@ pub struct VcpuShared {
     nmi: AtomicBool,
     init: AtomicBool,
     startup: AtomicU32,
+    switch: AtomicU8,
     up: AtomicBool,
+    /// It has been started once, or given registers to start with.
+    initialised: AtomicBool,
+    context: Mutex<Option<Box<StartRegisters>>>,
+    /// Vector for its events, through its local APIC; 0 for the domain's callback.
+    upcall_vector: AtomicU8,
 }
+
+/// What `VCPUOP_up` and `VCPUOP_down` ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Run.
+    On,
+    /// Stop, and keep all state.
+    Off,
+}
+
+const SWITCH_NONE: u8 = 0;
+const SWITCH_ON: u8 = 1;
+const SWITCH_OFF: u8 = 2;
 
 impl VcpuShared {
     /// A vCPU that is down.
@@ -57,7 +78,11 @@ impl VcpuShared {
             nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),
             startup: AtomicU32::new(NO_STARTUP),
+            switch: AtomicU8::new(SWITCH_NONE),
             up: AtomicBool::new(false),
+            initialised: AtomicBool::new(false),
+            context: Mutex::new(None),
+            upcall_vector: AtomicU8::new(0),
         }
     }
 
@@ -114,9 +139,63 @@ impl VcpuShared {
         u8::try_from(self.startup.swap(NO_STARTUP, Ordering::AcqRel)).ok()
     }
 
-    /// Whether INIT or a start-up interrupt waits.
+    /// Whether INIT, a start-up interrupt or a switch waits.
     pub fn control_waits(&self) -> bool {
-        self.init.load(Ordering::Acquire) || self.startup.load(Ordering::Acquire) != NO_STARTUP
+        self.init.load(Ordering::Acquire)
+            || self.startup.load(Ordering::Acquire) != NO_STARTUP
+            || self.switch.load(Ordering::Acquire) != SWITCH_NONE
+    }
+
+    /// Posts a switch; the last one counts.
+    pub fn post_switch(&self, switch: Switch) {
+        let value = match switch {
+            Switch::On => SWITCH_ON,
+            Switch::Off => SWITCH_OFF,
+        };
+        self.switch.store(value, Ordering::Release);
+        self.kick();
+    }
+
+    /// Takes a posted switch.
+    pub fn take_switch(&self) -> Option<Switch> {
+        match self.switch.swap(SWITCH_NONE, Ordering::AcqRel) {
+            SWITCH_ON => Some(Switch::On),
+            SWITCH_OFF => Some(Switch::Off),
+            _ => None,
+        }
+    }
+
+    /// Whether it has something to run, or to go on with.
+    pub fn is_initialised(&self) -> bool {
+        self.initialised.load(Ordering::Acquire)
+    }
+
+    /// Gives it registers to start with; false if it has been given some, or started, before.
+    pub fn set_context(&self, context: Box<StartRegisters>) -> bool {
+        let mut place = self.context.lock();
+        if self.initialised.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        *place = Some(context);
+        true
+    }
+
+    /// Takes those registers.
+    pub fn take_context(&self) -> Option<Box<StartRegisters>> {
+        self.context.lock().take()
+    }
+
+    /// The vector for its events through its local APIC, if the guest asked for one.
+    pub fn upcall_vector(&self) -> Option<u8> {
+        match self.upcall_vector.load(Ordering::Acquire) {
+            0 => None,
+            vector => Some(vector),
+        }
+    }
+
+    /// Sets it.
+    pub fn set_upcall_vector(&self, vector: u8) {
+        self.upcall_vector.store(vector, Ordering::Release);
     }
 
     /// Whether it has been started and not stopped.
@@ -126,6 +205,9 @@ impl VcpuShared {
 
     /// Notes that it was started or stopped.
     pub fn set_up(&self, up: bool) {
+        if up {
+            self.initialised.store(true, Ordering::Release);
+        }
         self.up.store(up, Ordering::Release);
     }
 }

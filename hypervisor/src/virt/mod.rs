@@ -12,6 +12,7 @@ use alloc::string::String;
 
 use oxen_core::address::{GuestPhys, HostPhys, Mfn};
 use oxen_core::id::CpuId;
+pub use oxen_core::start::{Segment, StartRegisters};
 
 /// Guest general-purpose registers, indexed by their x86 encoding. Slot 4 (RSP) is not kept here: the hardware saves
 /// it, see [`Vcpu::rsp`].
@@ -128,20 +129,6 @@ pub enum Exit {
     Unexpected(u64),
 }
 
-/// A descriptor-cache view of a segment register. Attributes are in the VMCS format of SDM vol. 3, 26.4.1 (bits 7:0
-/// type, S, DPL, P; bit 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Segment {
-    /// Visible part.
-    pub selector: u16,
-    /// Hidden attributes.
-    pub attributes: u32,
-    /// Limit in bytes.
-    pub limit: u32,
-    /// Base linear address.
-    pub base: u64,
-}
-
 /// Names a segment register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -171,23 +158,6 @@ impl Exception {
         vector: 13,
         error_code: Some(0),
     };
-}
-
-/// Where a vCPU starts.
-#[derive(Clone, Copy, Debug)]
-pub enum StartState {
-    /// PVH entry: flat 32-bit protected mode, paging off (xen/docs/misc/pvh.pandoc).
-    Pvh {
-        /// PHYS32_ENTRY.
-        entry: u32,
-        /// Guest-physical address of `hvm_start_info`, for EBX.
-        start_info: u32,
-    },
-    /// After INIT–SIPI: real mode at `vector << 12` (SDM vol. 3, 10.4.4).
-    Sipi {
-        /// The SIPI's vector.
-        vector: u8,
-    },
 }
 
 /// Registers that the common layer reads to walk guest page tables and to judge privilege.
@@ -264,8 +234,8 @@ pub trait Vcpu: 'static {
     /// Lets go of the CPU, so that another can take its place, here or elsewhere.
     fn unload(&mut self);
 
-    /// Sets the architectural reset state and the given start.
-    fn start(&mut self, gprs: &mut Gprs, start: StartState);
+    /// Sets the given registers, and all others as after INIT.
+    fn start(&mut self, gprs: &mut Gprs, start: &StartRegisters);
 
     /// Runs the guest until something needs the hypervisor.
     fn enter(&mut self, gprs: &mut Gprs) -> Exit;

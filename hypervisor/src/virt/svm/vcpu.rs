@@ -10,7 +10,7 @@ use super::{Features, Svm, entry, exit, host_area, missing};
 use crate::cpu::{self, msr};
 use crate::memory::HostPages;
 use crate::virt::{
-    Exception, Exit, Gprs, Missing, Segment, SegmentName, StartState, SystemRegisters, Vcpu,
+    Exception, Exit, Gprs, Missing, Segment, SegmentName, StartRegisters, SystemRegisters, Vcpu,
     VcpuConfig,
 };
 
@@ -196,41 +196,15 @@ impl Vcpu for SvmVcpu {
         self.tsc_aux = msr::read_safe(TSC_AUX).unwrap_or(0);
     }
 
-    fn start(&mut self, gprs: &mut Gprs, start: StartState) {
-        *gprs = Gprs::default();
-        let flat = |attributes| PackedSegment {
-            selector: 0,
-            attributes,
-            limit: 0xFFFF_FFFF,
-            base: 0,
-        };
-        let real = |attributes| PackedSegment {
-            selector: 0,
-            attributes,
-            limit: 0xFFFF,
-            base: 0,
-        };
-        let (code, data, cr0, rip) = match start {
-            StartState::Pvh { entry, start_info } => {
-                gprs.0[Gprs::RBX] = start_info.into();
-                (flat(0xC9B), flat(0xC93), 0x11, u64::from(entry))
-            }
-            StartState::Sipi { vector } => {
-                let mut code = real(0x09B);
-                code.selector = u16::from(vector) << 8;
-                code.base = u64::from(vector) << 12;
-                (code, real(0x093), 0x6000_0010, 0)
-            }
-        };
+    fn start(&mut self, gprs: &mut Gprs, start: &StartRegisters) {
+        const RSP: usize = 4;
+        gprs.0 = start.general;
         let save = &mut self.vmcb_mut().save;
-        save.cs = code;
-        (save.ds, save.es, save.ss, save.fs, save.gs) = (data, data, data, data, data);
-        save.tr = PackedSegment {
-            selector: 0,
-            attributes: 0x8B,
-            limit: 0x67,
-            base: 0,
-        };
+        save.cs = start.code.into();
+        save.ss = start.stack.into();
+        save.es = start.extra.into();
+        (save.ds, save.fs, save.gs) = (start.data.into(), start.data.into(), start.data.into());
+        save.tr = start.task.into();
         save.ldtr = PackedSegment {
             selector: 0,
             attributes: 0x82,
@@ -243,10 +217,10 @@ impl Vcpu for SvmVcpu {
         };
         save.idtr = save.gdtr;
         save.cpl = 0;
-        save.efer = EFER_SVME;
-        (save.cr0, save.cr3, save.cr4, save.cr2) = (cr0, 0, 0, 0);
+        save.efer = start.efer | EFER_SVME;
+        (save.cr0, save.cr3, save.cr4, save.cr2) = (start.cr0, start.cr3, start.cr4, 0);
         (save.dr6, save.dr7) = (0xFFFF_0FF0, 0x400);
-        (save.rflags, save.rip, save.rsp) = (2, rip, 0);
+        (save.rflags, save.rip, save.rsp) = (start.rflags, start.rip, start.general[RSP]);
         save.pat = PAT_RESET;
         let control = &mut self.vmcb_mut().control;
         control.event_injection = 0;
@@ -327,13 +301,7 @@ impl Vcpu for SvmVcpu {
             SegmentName::Cs => save.cs,
             SegmentName::Ds => save.ds,
         };
-        let attributes = u32::from(packed.attributes);
-        Segment {
-            selector: packed.selector,
-            attributes: attributes & 0xFF | (attributes & 0xF00) << 4,
-            limit: packed.limit,
-            base: packed.base,
-        }
+        packed.into()
     }
 
     fn cpl(&self) -> u8 {

@@ -1,5 +1,7 @@
 //! The virtual machine control block (APM vol. 2, appendix B).
 
+use crate::virt::Segment;
+
 /// A segment register in the save area. Attributes are packed in 12 bits: VMCS bits 7:0, then AVL, L, D/B, G.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -8,6 +10,29 @@ pub struct PackedSegment {
     pub attributes: u16,
     pub limit: u32,
     pub base: u64,
+}
+
+impl From<Segment> for PackedSegment {
+    fn from(segment: Segment) -> Self {
+        Self {
+            selector: segment.selector,
+            attributes: (segment.attributes & 0xFF | segment.attributes >> 4 & 0xF00) as u16,
+            limit: segment.limit,
+            base: segment.base,
+        }
+    }
+}
+
+impl From<PackedSegment> for Segment {
+    fn from(packed: PackedSegment) -> Self {
+        let attributes = u32::from(packed.attributes);
+        Self {
+            selector: packed.selector,
+            attributes: attributes & 0xFF | (attributes & 0xF00) << 4,
+            limit: packed.limit,
+            base: packed.base,
+        }
+    }
 }
 
 /// The control area.

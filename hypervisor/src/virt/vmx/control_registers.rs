@@ -13,13 +13,12 @@ use crate::virt::{
 };
 
 pub const CR0_PROTECTED: u64 = 1 << 0;
-pub const CR0_EXTENSION: u64 = 1 << 4;
 /// Must be set in VMX operation (SDM vol. 3, 24.8).
 pub const CR0_NUMERIC_ERROR: u64 = 1 << 5;
 const CR0_NOT_WRITE_THROUGH: u64 = 1 << 29;
 const CR0_CACHE_DISABLE: u64 = 1 << 30;
 /// CD and NW: entries and exits do not switch them, so that a guest that has them would slow the hypervisor too.
-pub const CR0_CACHE: u64 = CR0_CACHE_DISABLE | CR0_NOT_WRITE_THROUGH;
+const CR0_CACHE: u64 = CR0_CACHE_DISABLE | CR0_NOT_WRITE_THROUGH;
 /// CR0 bits that are not the guest's own.
 pub const CR0_KEPT: u64 = CR0_NUMERIC_ERROR | CR0_CACHE;
 

@@ -3,15 +3,13 @@
 use x86_64::registers::control::{Cr0, Cr4};
 
 use super::capabilities::Capabilities;
-use super::control_registers::{
-    CR0_CACHE, CR0_EXTENSION, CR0_KEPT, CR0_NUMERIC_ERROR, CR0_PROTECTED, CR4_FORCED, CR4_KEPT,
-};
+use super::control_registers::{CR0_KEPT, CR0_NUMERIC_ERROR, CR4_FORCED, CR4_KEPT};
 use super::controls::{entry as entry_control, secondary};
 use super::fields::{Field, LDTR, SEGMENTS, SegmentFields, TR};
 use super::{entry, vmcs};
 use crate::cpu::msr;
 use crate::cpu::percpu::host_state;
-use crate::virt::{Segment, StartState, VcpuConfig};
+use crate::virt::{Segment, StartRegisters, VcpuConfig};
 
 const UNUSABLE: u32 = 1 << 16;
 /// PAT at reset (SDM vol. 3, 12.12.4).
@@ -107,59 +105,41 @@ pub fn write_host() {
     ]);
 }
 
-/// Writes a start state into the current VMCS: what the ABI says for PVH, else as after INIT (SDM vol. 3, table 10-1).
-pub fn write_start(start: StartState) {
-    const FLAT_CODE: u32 = 0xC09B;
-    const FLAT_DATA: u32 = 0xC093;
-    const REAL_CODE: u32 = 0x009B;
-    const REAL_DATA: u32 = 0x0093;
-    const BUSY_TASK: u32 = 0x8B;
-    let segment = |attributes, limit| Segment {
-        selector: 0,
-        attributes,
-        limit,
-        base: 0,
-    };
-    let (code, data, cr0, rip) = match start {
-        StartState::Pvh { entry, .. } => (
-            segment(FLAT_CODE, u32::MAX),
-            segment(FLAT_DATA, u32::MAX),
-            CR0_PROTECTED | CR0_EXTENSION,
-            u64::from(entry),
-        ),
-        StartState::Sipi { vector } => {
-            let code = Segment {
-                selector: u16::from(vector) << 8,
-                base: u64::from(vector) << 12,
-                ..segment(REAL_CODE, 0xFFFF)
-            };
-            let data = segment(REAL_DATA, 0xFFFF);
-            (code, data, CR0_CACHE | CR0_EXTENSION, 0)
-        }
-    };
+/// Writes the registers of a start into the current VMCS; what is not among them is as after INIT (SDM vol. 3, table 10-1).
+pub fn write_start(start: &StartRegisters) {
+    const RSP: usize = 4;
+    const EFER_LMA: u64 = 1 << 10;
     for fields in SEGMENTS {
-        write_segment(fields, data);
+        write_segment(fields, start.data);
     }
-    write_segment(SEGMENTS[1], code);
-    write_segment(TR, segment(BUSY_TASK, 0x67));
-    write_segment(LDTR, segment(UNUSABLE, 0));
+    write_segment(SEGMENTS[0], start.extra);
+    write_segment(SEGMENTS[1], start.code);
+    write_segment(SEGMENTS[2], start.stack);
+    write_segment(TR, start.task);
+    write_segment(
+        LDTR,
+        Segment {
+            attributes: UNUSABLE,
+            ..Segment::default()
+        },
+    );
     vmcs::write_all([
         (Field::GuestGdtrBase, 0),
         (Field::GuestGdtrLimit, 0xFFFF),
         (Field::GuestIdtrBase, 0),
         (Field::GuestIdtrLimit, 0xFFFF),
-        (Field::GuestEfer, 0),
+        (Field::GuestEfer, start.efer),
         (Field::GuestPat, PAT_RESET),
         (Field::GuestDebugControl, 0),
-        (Field::Cr0Shadow, cr0 & CR0_KEPT),
-        (Field::GuestCr0, cr0 & !CR0_KEPT | CR0_NUMERIC_ERROR),
-        (Field::GuestCr3, 0),
-        (Field::Cr4Shadow, 0),
-        (Field::GuestCr4, CR4_FORCED),
+        (Field::Cr0Shadow, start.cr0 & CR0_KEPT),
+        (Field::GuestCr0, start.cr0 & !CR0_KEPT | CR0_NUMERIC_ERROR),
+        (Field::GuestCr3, start.cr3),
+        (Field::Cr4Shadow, start.cr4 & CR4_KEPT),
+        (Field::GuestCr4, start.cr4 & !CR4_KEPT | CR4_FORCED),
         (Field::GuestDr7, DR7_RESET),
-        (Field::GuestRsp, 0),
-        (Field::GuestRip, rip),
-        (Field::GuestRflags, 2),
+        (Field::GuestRsp, start.general[RSP]),
+        (Field::GuestRip, start.rip),
+        (Field::GuestRflags, start.rflags),
         (Field::GuestPendingDebug, 0),
         (Field::GuestInterruptibility, 0),
         (Field::GuestActivity, 0),
@@ -168,7 +148,12 @@ pub fn write_start(start: StartState) {
         (Field::GuestSysenterEip, 0),
         (Field::EntryInterruption, 0),
     ]);
-    vmcs::change(Field::EntryControls, 0, entry_control::GUEST_64_BIT.into());
+    let long = u64::from(entry_control::GUEST_64_BIT);
+    if start.efer & EFER_LMA != 0 {
+        vmcs::change(Field::EntryControls, long, 0);
+    } else {
+        vmcs::change(Field::EntryControls, 0, long);
+    }
 }
 
 fn write_segment((selector, limit, rights, base): SegmentFields, value: Segment) {

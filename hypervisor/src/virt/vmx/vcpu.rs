@@ -19,7 +19,7 @@ use crate::cpu;
 use crate::memory::{HostPages, guest_page};
 use crate::time;
 use crate::virt::{
-    Exception, Exit, Gprs, Missing, Segment, SegmentName, StartState, SystemRegisters, Vcpu,
+    Exception, Exit, Gprs, Missing, Segment, SegmentName, StartRegisters, SystemRegisters, Vcpu,
     VcpuConfig,
 };
 
@@ -187,11 +187,8 @@ impl Vcpu for VmxVcpu {
         self.loaded = false;
     }
 
-    fn start(&mut self, gprs: &mut Gprs, start: StartState) {
-        *gprs = Gprs::default();
-        if let StartState::Pvh { start_info, .. } = start {
-            gprs.0[Gprs::RBX] = start_info.into();
-        }
+    fn start(&mut self, gprs: &mut Gprs, start: &StartRegisters) {
+        gprs.0 = start.general;
         state::write_start(start);
         self.event_queued = false;
         self.set_windows(primary::INTERRUPT_WINDOW | primary::NMI_WINDOW, false);
