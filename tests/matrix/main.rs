@@ -8,6 +8,7 @@ mod devices;
 mod isolation;
 mod kernels;
 mod pending;
+mod registers;
 mod time;
 
 use std::env;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         time::cases,
         bad_input::cases,
         isolation::cases,
+        registers::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

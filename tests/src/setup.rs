@@ -78,6 +78,16 @@ impl Setup {
         Ok(path)
     }
 
+    /// Boots a small test guest, by its package's name, in dom0's place.
+    ///
+    /// # Errors
+    /// When the guest cannot be built.
+    pub fn use_guest(&mut self, package: &str) -> Result<(), Failure> {
+        // One cargo at a time would be waited for anyway.
+        self.kernel = Some(xtask::build::guest(package)?);
+        Ok(())
+    }
+
     fn start(&self) -> Result<(Running, TemporaryFile), Failure> {
         let iso = self.file("iso");
         std::fs::create_dir_all(log_dir())?;
@@ -140,8 +150,17 @@ impl Setup {
     /// # Errors
     /// When the hypervisor or the ISO cannot be built, or the emulator does not start.
     pub fn run_to_end(&self) -> Result<Outcome, Failure> {
+        self.run_and_read().map(|(outcome, _)| outcome)
+    }
+
+    /// As [`Setup::run_to_end`]; also returns all that was printed.
+    ///
+    /// # Errors
+    /// As for [`Setup::run_to_end`].
+    pub fn run_and_read(&self) -> Result<(Outcome, String), Failure> {
         let (mut running, _iso) = self.start()?;
-        Ok(running.wait_exit(boot_limit(self.machine.kind)))
+        let outcome = running.wait_exit(boot_limit(self.machine.kind));
+        Ok((outcome, running.console().text()))
     }
 }
 

@@ -9,7 +9,12 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 3] = ["oxen", "oxen-guest-runtime", "oxen-bench-guest"];
+pub const PACKAGES: [&str; 4] = [
+    "oxen",
+    "oxen-guest-runtime",
+    "oxen-bench-guest",
+    "oxen-registers-guest",
+];
 
 /// The bare machine.
 pub const TARGET: &str = "x86_64-unknown-none";

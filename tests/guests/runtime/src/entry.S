@@ -73,6 +73,15 @@ second_long:
 1:  hlt
     jmp 1b
 
+# Where `VCPUOP_initialise` starts the second vCPU: in 64-bit mode already, with segments of its own.
+.global second_by_hypercall
+second_by_hypercall:
+    lgdt [gdt_pointer]
+    push 8
+    lea rax, [second_long]
+    push rax
+    retfq
+
 load_segments:
     mov eax, 16
     mov ds, eax
@@ -138,7 +147,7 @@ gdt:
     .quad 0x00CF9B000000FFFF           # 24: 32-bit code
 gdt_pointer:
     .word 31
-    .long gdt
+    .quad gdt                          # 64-bit code reads all of it
 
 # Copied to 0x8000, where the start-up interrupt leads.
 .code16
@@ -157,7 +166,7 @@ trampoline_start:
     .word 24
 trampoline_gdt_pointer:
     .word 31
-    .long gdt
+    .quad gdt                          # 64-bit code reads all of it
 .global trampoline_end
 trampoline_end:
 .code64
@@ -169,6 +178,8 @@ page_pointers:    .fill 4096, 1, 0
 page_directory:   .fill 4096, 1, 0
 device_directory: .fill 4096, 1, 0
 .global shared_page
+.global page_root
+.global second_stack_top
 shared_page:      .fill 4096, 1, 0
 stack:            .fill 32768, 1, 0
 stack_top:
