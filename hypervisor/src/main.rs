@@ -24,6 +24,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use oxen_core::address::Gfn;
 use oxen_core::apic::{LocalApic, Trigger};
 use oxen_core::cmdline::Options;
 use oxen_core::id::CpuId;
@@ -175,13 +176,14 @@ struct Machine<B: Backend> {
     domain: alloc::sync::Arc<Domain>,
     start: dom0::Start,
     port_bitmap: HostPages,
+    apic_access_page: Option<HostPages>,
 }
 
 /// What secondary CPUs run once there is a domain, for the backend that was chosen.
 static SECONDARY: Once<fn(CpuId) -> !> = Once::new();
 
 fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) -> ! {
-    let backend = B::probe()
+    let backend = B::probe(options.apic_virtualization)
         .unwrap_or_else(|missing| stop::refuse_boot(format_args!("this CPU lacks {missing}")));
     enable(&backend, CpuId(0));
     log::info!("{} with {}", B::NAME, Describe(&backend));
@@ -215,6 +217,9 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         .sum();
     let mut port_bitmap = HostPages::new_zeroed(ports::BITMAP / 4096)
         .unwrap_or_else(|| stop::refuse_boot(format_args!("no memory left for the port bitmap")));
+    let apic_access_page = backend
+        .wants_apic_access_page()
+        .then(|| map_apic_access_page(&domain));
     ports::fill_bitmap(port_bitmap.bytes_mut(), true);
     claim_console();
     log_memory(ram, &domain);
@@ -230,11 +235,22 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         domain,
         start,
         port_bitmap,
+        apic_access_page,
     }));
     MachinePointer::set(machine);
     SECONDARY.call_once(|| secondary_with::<B>);
     smp::release();
     serve(machine, CpuId(0))
+}
+
+/// Maps a page of ours where the domain has the local APIC. Only vCPUs that do not use it there reach it; it says nothing.
+fn map_apic_access_page(domain: &Domain) -> HostPages {
+    const LOCAL_APIC: Gfn = Gfn(0xFEE00);
+    HostPages::new_zeroed(1)
+        .filter(|page| domain.map_shared(LOCAL_APIC, page.first()).is_ok())
+        .unwrap_or_else(|| {
+            stop::refuse_boot(format_args!("no memory left for the local APIC's page"))
+        })
 }
 
 /// Says who has the RAM: what is neither dom0's nor free is what the hypervisor itself takes.
@@ -318,6 +334,10 @@ fn new_vcpu<B: Backend>(
         nested_root: domain.p2m.lock().root(),
         port_bitmap: machine.port_bitmap.first().address(),
         apic_page: apic_page.first().address(),
+        apic_access_page: machine
+            .apic_access_page
+            .as_ref()
+            .map(|page| page.first().address()),
         tsc_offset: 0,
     })?;
     let mut running = Running {

@@ -38,6 +38,8 @@ pub struct Options {
     pub no_reboot: bool,
     /// `cpuinfo`.
     pub cpuinfo: bool,
+    /// Let the CPU virtualize local APICs where it can.
+    pub apic_virtualization: bool,
     /// What could not be understood: each names the option and what is valid.
     pub problems: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl Default for Options {
             log_level: LevelFilter::Info,
             no_reboot: false,
             cpuinfo: false,
+            apic_virtualization: true,
             problems: Vec::new(),
         }
     }
@@ -96,6 +99,10 @@ const OPTIONS: &[(&str, Apply)] = &[
     }),
     ("noreboot", |options, value| {
         options.no_reboot = boolean(value)?;
+        Ok(())
+    }),
+    ("apicv", |options, value| {
+        options.apic_virtualization = boolean(value)?;
         Ok(())
     }),
     ("cpuinfo", |options, value| {

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use oxen_core::apic::Effect;
 use oxen_core::emulate;
 
 use super::{Running, Wait, cpuid, interrupts, io, mmio, msr};
@@ -13,7 +14,7 @@ use crate::time;
 use crate::virt::{ControlRegisterAccess, Exception, Exit, Gprs, Vcpu};
 
 /// Number of kinds counted.
-pub const KINDS: usize = 19;
+pub const KINDS: usize = 21;
 
 /// Names of the kinds, in the order of [`Counters`].
 pub const NAMES: [&str; KINDS] = [
@@ -35,6 +36,8 @@ pub const NAMES: [&str; KINDS] = [
     "XSETBV",
     "cache flush",
     "control register",
+    "local APIC write",
+    "end of interrupt",
     "other",
 ];
 
@@ -64,7 +67,9 @@ impl Counters {
             Exit::Xsetbv => 15,
             Exit::CacheFlush => 16,
             Exit::ControlRegister(_) => 17,
-            Exit::Refused | Exit::Shutdown | Exit::Unexpected(_) => 18,
+            Exit::ApicWrite(_) => 18,
+            Exit::EndOfInterrupt(_) => 19,
+            Exit::Refused | Exit::Shutdown | Exit::Unexpected(_) => 20,
         };
         // One writer: no locked instruction is needed.
         let counter = &self.0[kind];
@@ -103,6 +108,19 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, exit: Exit) {
         Exit::Halt => halt(vcpu),
         Exit::Port(access) => io::handle(vcpu, access),
         Exit::NestedFault(fault) => mmio::handle(vcpu, fault),
+        Exit::ApicWrite(offset) => {
+            let effect = vcpu.apic.written(offset);
+            interrupts::apply(vcpu, effect);
+        }
+        Exit::EndOfInterrupt(vector) => {
+            interrupts::apply(
+                vcpu,
+                Effect::Eoi {
+                    vector,
+                    level: true,
+                },
+            );
+        }
         Exit::InterruptWindow => vcpu.hardware.want_interrupt_window(false),
         Exit::NmiWindow => vcpu.hardware.want_nmi_window(false),
         Exit::Deadline | Exit::Nmi | Exit::MachineCheck | Exit::ExternalInterrupt => {}
@@ -171,6 +189,9 @@ fn halt<H: Vcpu>(vcpu: &mut Running<H>) {
     if vcpu.hardware.rflags() & RFLAGS_INTERRUPT == 0 && !vcpu.shared().nmi_waits() {
         crash::vcpu_down(vcpu);
         return;
+    }
+    if vcpu.hardware.delivers_interrupts() {
+        vcpu.apic.look_again();
     }
     if !interrupts::halt_ends(vcpu) {
         vcpu.wait = Wait::Halted;

@@ -19,7 +19,12 @@ pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
     let domain = vcpu.domain.clone();
     let shared = &domain.vcpus[vcpu.index];
     shared.posted.drain_into(&mut vcpu.apic);
-    vcpu.apic.set_tpr(vcpu.hardware.task_priority());
+    let by_cpu = vcpu.hardware.delivers_interrupts();
+    if by_cpu {
+        hand_over(vcpu);
+    } else {
+        vcpu.apic.set_tpr(vcpu.hardware.task_priority());
+    }
 
     if shared.nmi_waits() {
         if vcpu.hardware.can_nmi() && shared.take_nmi() {
@@ -30,10 +35,16 @@ pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
     }
 
     let upcall = callback(&domain, shared);
-    let from_apic = vcpu.apic.deliverable();
+    let from_apic = if by_cpu {
+        None
+    } else {
+        vcpu.apic.deliverable()
+    };
     let Some(vector) = upcall.or(from_apic) else {
-        vcpu.hardware
-            .set_task_priority(vcpu.apic.tpr(), vcpu.apic.highest_requested());
+        if !by_cpu {
+            vcpu.hardware
+                .set_task_priority(vcpu.apic.tpr(), vcpu.apic.highest_requested());
+        }
         vcpu.hardware.want_interrupt_window(false);
         return;
     };
@@ -47,6 +58,16 @@ pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
         vcpu.hardware.want_interrupt_window(more);
     } else {
         vcpu.hardware.want_interrupt_window(true);
+    }
+}
+
+/// Tells a CPU that delivers the local APIC's interrupts by itself what is new there.
+fn hand_over<H: Vcpu>(vcpu: &mut Running<H>) {
+    if let Some(modes) = vcpu.apic.changed_modes() {
+        vcpu.hardware.set_end_exits(&modes);
+    }
+    if let Some(vector) = vcpu.apic.highest_requested() {
+        vcpu.hardware.set_requested(vector);
     }
 }
 

@@ -188,6 +188,7 @@ fn write_apic_base<H: Vcpu>(
     value: u64,
 ) -> Result<(), GeneralProtection> {
     vcpu.apic.set_apic_base(value)?;
+    vcpu.hardware.set_apic_mode(vcpu.apic.mode());
     *vcpu.shared().identity.lock() = vcpu.apic.identity();
     Ok(())
 }

@@ -50,6 +50,7 @@ pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {
 fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
     if let Some(start) = vcpu.start.take() {
         vcpu.hardware.start(&mut vcpu.gprs, &start);
+        vcpu.hardware.set_apic_mode(vcpu.apic.mode());
     }
     set_runstate(vcpu, RunstateKind::Running);
     let slice_end = contended.then(|| time::ticks() + time::ticks_in_millis(SLICE_MILLIS));

@@ -11,6 +11,7 @@ use core::fmt;
 use alloc::string::String;
 
 use oxen_core::address::{GuestPhys, HostPhys, Mfn};
+use oxen_core::apic::local::Mode;
 use oxen_core::id::CpuId;
 pub use oxen_core::start::{Segment, StartRegisters};
 
@@ -118,6 +119,10 @@ pub enum Exit {
     Xsetbv,
     /// INVD or WBINVD.
     CacheFlush,
+    /// The CPU has stored what the guest wrote to the register at this offset of its local APIC.
+    ApicWrite(u32),
+    /// The CPU has ended the service of this vector.
+    EndOfInterrupt(u8),
     /// A control-register access.
     ControlRegister(ControlRegisterAccess),
     /// An instruction of a feature that guests are not shown: the guest gets #UD.
@@ -183,6 +188,8 @@ pub struct VcpuConfig {
     pub port_bitmap: HostPhys,
     /// The local APIC register page, in the hardware's layout; backends with APIC virtualization let the CPU use it.
     pub apic_page: HostPhys,
+    /// What is mapped where guests have the local APIC, where [`Backend::wants_apic_access_page`].
+    pub apic_access_page: Option<HostPhys>,
     /// Tells the guest TSC from the host's: guest = host + offset.
     pub tsc_offset: u64,
 }
@@ -197,11 +204,17 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// A vCPU's hardware state.
     type Vcpu: Vcpu<Backend = Self>;
 
-    /// Checks the boot CPU for all that is mandatory, and notes what is optional.
+    /// Checks the boot CPU for all that is mandatory, and notes what is optional. `apic` allows the CPU's own
+    /// virtualization of local APICs.
     ///
     /// # Errors
     /// The missing feature, by the manual's name for it.
-    fn probe() -> Result<Self, Missing>;
+    fn probe(apic: bool) -> Result<Self, Missing>;
+
+    /// Whether the local APIC's page of guests must be mapped, for the CPU to virtualize it.
+    fn wants_apic_access_page(&self) -> bool {
+        false
+    }
 
     /// Turns the extension on for the calling CPU; called once on each CPU before any vCPU runs there.
     ///
@@ -287,6 +300,17 @@ pub trait Vcpu: 'static {
     fn set_task_priority(&mut self, tpr: u8, waiting: Option<u8>);
     /// Task priority as the guest last set it through CR8.
     fn task_priority(&self) -> u8;
+
+    /// The guest reaches its local APIC in another way now, or the vCPU has been started.
+    fn set_apic_mode(&mut self, _: Mode) {}
+    /// Whether the CPU delivers the local APIC's interrupts by itself, so that [`Vcpu::inject_interrupt`] is for others.
+    fn delivers_interrupts(&self) -> bool {
+        false
+    }
+    /// Tells such a CPU the highest vector that waits in the local APIC's page.
+    fn set_requested(&mut self, _: u8) {}
+    /// Tells it which vectors need [`Exit::EndOfInterrupt`], 32 to a word.
+    fn set_end_exits(&mut self, _: &[u32; 8]) {}
 
     /// Asks for [`Exit::Deadline`] once the host TSC reaches `deadline`; returns false if this CPU cannot.
     fn set_deadline(&mut self, deadline: Option<u64>) -> bool;

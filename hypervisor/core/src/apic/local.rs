@@ -74,6 +74,19 @@ pub struct LocalApic {
     base: u64,
     /// Whether IRR may hold anything: keeps the common case to one test.
     maybe_requested: bool,
+    /// Whether the trigger mode of a vector has changed since [`LocalApic::changed_modes`] was asked.
+    modes_changed: bool,
+}
+
+/// How a guest reaches its local APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Not at all.
+    Off,
+    /// Through its page.
+    Page,
+    /// Through the x2APIC's MSRs.
+    Msrs,
 }
 
 impl LocalApic {
@@ -85,6 +98,7 @@ impl LocalApic {
             id,
             base: BASE_ADDRESS | BASE_ENABLE | role,
             maybe_requested: false,
+            modes_changed: false,
         };
         this.reset();
         this
@@ -99,6 +113,7 @@ impl LocalApic {
     pub fn reset(&mut self) {
         self.page.zero();
         self.maybe_requested = false;
+        self.modes_changed = true;
         self.set(register::VERSION, VERSION_VALUE);
         self.set(register::DFR, u32::MAX);
         self.set(register::SVR, 0xFF);
@@ -150,13 +165,51 @@ impl LocalApic {
         }
         let (offset, bit) = position(vector);
         let modes = self.at(register::TMR + offset);
-        match trigger {
+        let before = match trigger {
             Trigger::Level => modes.fetch_or(bit, Ordering::Relaxed),
             Trigger::Edge => modes.fetch_and(!bit, Ordering::Relaxed),
         };
+        self.modes_changed |= (before & bit != 0) != (trigger == Trigger::Level);
         self.at(register::IRR + offset)
             .fetch_or(bit, Ordering::Relaxed);
         self.maybe_requested = true;
+    }
+
+    /// How the guest reaches it.
+    pub const fn mode(&self) -> Mode {
+        match (self.base & BASE_ENABLE != 0, self.is_x2apic()) {
+            (false, _) => Mode::Off,
+            (true, false) => Mode::Page,
+            (true, true) => Mode::Msrs,
+        }
+    }
+
+    /// The vectors that are level-triggered, 32 to a word, if that has changed since the last time.
+    pub fn changed_modes(&mut self) -> Option<[u32; 8]> {
+        core::mem::take(&mut self.modes_changed)
+            .then(|| core::array::from_fn(|word| self.get(register::TMR + word as u32 * 0x10)))
+    }
+
+    /// A CPU that delivers interrupts by itself may have put some into the page.
+    pub const fn look_again(&mut self) {
+        self.maybe_requested = true;
+    }
+
+    /// A CPU that virtualizes the registers has stored what the guest wrote at `offset` of the page.
+    pub fn written(&mut self, offset: u32) -> Effect {
+        match offset {
+            // Some CPUs let it be written.
+            register::ID => {
+                let own = if self.is_x2apic() {
+                    self.id
+                } else {
+                    self.id << 24
+                };
+                self.set(register::ID, own);
+                Effect::None
+            }
+            _ => self.write_mmio(offset, self.get(offset)),
+        }
     }
 
     /// The highest vector that waits, whatever holds it back.
@@ -502,6 +555,39 @@ mod tests {
         let mut apic = LocalApic::new(leaked_page(), 0, true);
         apic.accept(0x41, Trigger::Edge);
         assert_eq!(apic.highest_requested(), None);
+    }
+
+    #[test]
+    fn level_triggered_vectors_are_told_when_they_change() {
+        let mut apic = enabled();
+        apic.changed_modes();
+        apic.accept(0x31, Trigger::Edge);
+        assert_eq!(apic.changed_modes(), None);
+        apic.accept(0x52, Trigger::Level);
+        let mut modes = [0; 8];
+        modes[2] = 1 << 0x12;
+        assert_eq!(apic.changed_modes(), Some(modes));
+        apic.accept(0x52, Trigger::Level);
+        assert_eq!(apic.changed_modes(), None);
+        apic.accept(0x52, Trigger::Edge);
+        assert_eq!(apic.changed_modes(), Some([0; 8]));
+    }
+
+    #[test]
+    fn what_the_cpu_stored_takes_effect() {
+        let mut apic = enabled();
+        apic.set(register::ID, 0xFF00_0000);
+        assert_eq!(apic.written(register::ID), Effect::None);
+        assert_eq!(apic.read_mmio(register::ID), 3 << 24);
+        apic.set(register::ICR_HIGH, 5 << 24);
+        apic.set(register::ICR_LOW, 0x41);
+        let ipi = Ipi {
+            delivery: Delivery::Fixed,
+            vector: 0x41,
+            destination: Destination::Physical(5),
+        };
+        assert_eq!(apic.written(register::ICR_LOW), Effect::Ipi(ipi));
+        assert_eq!(apic.mode(), Mode::Page);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Backend for Svm {
     const NAME: &'static str = "AMD-V";
     type Vcpu = SvmVcpu;
 
-    fn probe() -> Result<Self, Missing> {
+    fn probe(_: bool) -> Result<Self, Missing> {
         const SVM: u32 = 1 << 2;
         const NESTED_PAGING: u32 = 1 << 0;
         const SVM_DISABLED: u64 = 1 << 4;

@@ -13,6 +13,9 @@ const EPT_GIGABYTE_PAGES: u64 = 1 << 17;
 const INVEPT_SINGLE: u64 = 1 << 25;
 const INVVPID_SINGLE: u64 = 1 << 41;
 
+/// Registers and interrupts; one without the other is not used.
+const APIC_BOTH: u32 = secondary::APIC_REGISTERS | secondary::INTERRUPT_DELIVERY;
+
 /// The controls as every VMCS begins with them, and what else the CPU told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -29,6 +32,9 @@ pub struct Capabilities {
     /// INVVPID can drop one context alone.
     pub invvpid_single: bool,
     pub gigabyte_pages: bool,
+    /// Secondary controls with which the CPU virtualizes the local APIC's page, and its MSRs; 0 where it cannot.
+    pub apic_page: u32,
+    pub apic_msrs: u32,
 }
 
 impl Capabilities {
@@ -36,7 +42,7 @@ impl Capabilities {
     ///
     /// # Errors
     /// The first mandatory feature that is missing.
-    pub fn probe() -> Result<Self, Missing> {
+    pub fn probe(apic: bool) -> Result<Self, Missing> {
         const TRUE_CONTROLS: u64 = 1 << 55;
         let basic = msr::read(VMX_BASIC);
         let settle = |group: &Group| settle(group, basic & TRUE_CONTROLS != 0);
@@ -46,6 +52,9 @@ impl Capabilities {
         check_windows(basic & TRUE_CONTROLS != 0)?;
         let memory = check_ept()?;
         let timer = pin & pin::PREEMPTION_TIMER != 0;
+        let (_, may) = limits(&controls::SECONDARY, false);
+        let whole = |bits: u32| if apic && may & bits == bits { bits } else { 0 };
+        let apic_page = whole(APIC_BOTH | secondary::APIC_ACCESSES);
         Ok(Self {
             revision: basic as u32 & 0x7FFF_FFFF,
             // Turned on for each vCPU when it has a deadline.
@@ -58,12 +67,24 @@ impl Capabilities {
             invept_single: memory & INVEPT_SINGLE != 0,
             invvpid_single: memory & INVVPID_SINGLE != 0,
             gigabyte_pages: memory & EPT_GIGABYTE_PAGES != 0,
+            apic_page,
+            // A CPU that has only this one could not keep a guest's interrupts over a change of mode.
+            apic_msrs: if apic_page == 0 {
+                0
+            } else {
+                whole(APIC_BOTH | secondary::X2APIC)
+            },
         })
     }
 
     /// Optional features, with whether they are in use.
-    pub const fn optional(&self) -> [(&'static str, bool); 5] {
+    pub const fn optional(&self) -> [(&'static str, bool); 7] {
         [
+            (
+                "APIC-register virtualization and virtual-interrupt delivery",
+                self.apic_page != 0,
+            ),
+            ("the same for x2APIC", self.apic_msrs != 0),
             ("preemption timer", self.timer_shift.is_some()),
             ("1 GiB pages", self.gigabyte_pages),
             ("RDTSCP", self.secondary & secondary::RDTSCP != 0),

@@ -29,11 +29,15 @@ pub mod primary {
 
 /// Secondary processor-based controls (SDM vol. 3, 25.6.2, table 25-7).
 pub mod secondary {
+    pub const APIC_ACCESSES: u32 = 1 << 0;
     pub const EPT: u32 = 1 << 1;
     pub const RDTSCP: u32 = 1 << 3;
+    pub const X2APIC: u32 = 1 << 4;
     pub const VPID: u32 = 1 << 5;
     pub const WBINVD: u32 = 1 << 6;
     pub const UNRESTRICTED: u32 = 1 << 7;
+    pub const APIC_REGISTERS: u32 = 1 << 8;
+    pub const INTERRUPT_DELIVERY: u32 = 1 << 9;
     pub const PAUSE_LOOP: u32 = 1 << 10;
     pub const INVPCID: u32 = 1 << 12;
     pub const ENCLS: u32 = 1 << 15;

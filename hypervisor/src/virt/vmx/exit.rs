@@ -5,7 +5,7 @@ use oxen_core::address::GuestPhys;
 use super::events;
 use super::fields::Field;
 use super::vcpu::VmxVcpu;
-use super::{control_registers, vmcs};
+use super::{apic, control_registers, vmcs};
 use crate::interrupt;
 use crate::virt::{Exception, Exit, Gprs, NestedFault, PortAccess, Vcpu};
 
@@ -46,6 +46,12 @@ const HANDLERS: [Handler; 65] = {
     // A machine check during entry.
     table[41] = |_, _| interrupt::host_machine_check();
     table[43] = priority_lowered;
+    table[44] = apic::access;
+    table[45] = |_, _| {
+        Some(Exit::EndOfInterrupt(
+            vmcs::read(Field::ExitQualification) as u8
+        ))
+    };
     table[48] = nested_fault;
     // INVEPT and INVVPID.
     table[50] = REFUSED;
@@ -53,6 +59,11 @@ const HANDLERS: [Handler; 65] = {
     table[52] = |_, _| Some(Exit::Deadline);
     table[54] = |_, _| Some(Exit::CacheFlush);
     table[55] = |_, _| Some(Exit::Xsetbv);
+    table[56] = |_, _| {
+        const OFFSET: u64 = 0xFFF;
+        let offset = vmcs::read(Field::ExitQualification) & OFFSET;
+        Some(Exit::ApicWrite(offset as u32))
+    };
     // VMFUNC and ENCLS.
     table[59] = REFUSED;
     table[60] = REFUSED;

@@ -5,6 +5,7 @@
 //! `state` fills a VMCS, `entry` switches worlds, `exit` decodes; `events`, `control_registers` and `msr` are topics of a
 //! running vCPU, which `vcpu` puts together for the layers above; `report` speaks when something failed.
 
+mod apic;
 mod capabilities;
 mod control_registers;
 pub mod controls;
@@ -41,32 +42,46 @@ const CR4_FIXED: [u32; 2] = [0x488, 0x489];
 /// The backend.
 pub struct Vmx {
     capabilities: Capabilities,
+    apic: bool,
     msr_bitmap: HostPages,
+    /// For vCPUs whose x2APIC the CPU virtualizes.
+    x2apic_bitmap: HostPages,
 }
 
 impl Backend for Vmx {
     const NAME: &'static str = "VT-x";
     type Vcpu = VmxVcpu;
 
-    fn probe() -> Result<Self, Missing> {
+    fn probe(apic: bool) -> Result<Self, Missing> {
         const VMX: u32 = 1 << 5;
         if core::arch::x86_64::__cpuid(1).ecx & VMX == 0 {
             return Err(missing(format_args!(
                 "VT-x (VMX, CPUID 1 ECX bit 5); enable virtualization in the firmware setup, or use a CPU that has it"
             )));
         }
-        let capabilities = Capabilities::probe()?;
-        let mut msr_bitmap = HostPages::new_zeroed(1)
-            .ok_or_else(|| missing(format_args!("memory for the MSR bitmap")))?;
+        let capabilities = Capabilities::probe(apic)?;
+        let bitmap = || {
+            HostPages::new_zeroed(1)
+                .ok_or_else(|| missing(format_args!("memory for the MSR bitmap")))
+        };
+        let (mut msr_bitmap, mut x2apic_bitmap) = (bitmap()?, bitmap()?);
         msr::fill_bitmap(msr_bitmap.bytes_mut());
+        msr::fill_bitmap(x2apic_bitmap.bytes_mut());
+        apic::open_msrs(x2apic_bitmap.bytes_mut());
         Ok(Self {
             capabilities,
+            apic,
             msr_bitmap,
+            x2apic_bitmap,
         })
     }
 
+    fn wants_apic_access_page(&self) -> bool {
+        self.capabilities.apic_page != 0
+    }
+
     fn enable(&self, _: CpuId) -> Result<(), Missing> {
-        if Capabilities::probe()? != self.capabilities {
+        if Capabilities::probe(self.apic)? != self.capabilities {
             return Err(missing(format_args!(
                 "the VT-x capabilities of the boot CPU; give all CPUs the same firmware settings and microcode"
             )));
@@ -109,7 +124,7 @@ impl Backend for Vmx {
     fn new_vcpu(&self, config: VcpuConfig) -> Result<VmxVcpu, Missing> {
         VmxVcpu::new(
             &self.capabilities,
-            self.msr_bitmap.first().address(),
+            [&self.msr_bitmap, &self.x2apic_bitmap].map(|bitmap| bitmap.first().address()),
             &config,
         )
     }

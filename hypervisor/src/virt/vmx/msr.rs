@@ -55,13 +55,26 @@ pub fn fill_bitmap(bitmap: &mut [u8]) {
 
 /// Lets reads and writes of `index` happen without exits.
 fn pass_through(bitmap: &mut [u8], index: u32) {
-    const HIGH: usize = 1024;
+    pass_reads(bitmap, index);
+    pass_writes(bitmap, index);
+}
+
+/// Lets reads of `index` happen without exits.
+pub fn pass_reads(bitmap: &mut [u8], index: u32) {
+    open(bitmap, index, 0);
+}
+
+/// Lets writes of `index` happen without exits.
+pub fn pass_writes(bitmap: &mut [u8], index: u32) {
     const WRITES: usize = 2048;
+    open(bitmap, index, WRITES);
+}
+
+fn open(bitmap: &mut [u8], index: u32, base: usize) {
+    const HIGH: usize = 1024;
     let part = if index >= 0xC000_0000 { HIGH } else { 0 };
     let bit = (index & 0x1FFF) as usize;
-    for base in [part, part + WRITES] {
-        if let Some(byte) = bitmap.get_mut(base + bit / 8) {
-            *byte &= !(1 << (bit % 8));
-        }
+    if let Some(byte) = bitmap.get_mut(base + part + bit / 8) {
+        *byte &= !(1 << (bit % 8));
     }
 }

@@ -62,6 +62,9 @@ pub fn write_controls(
         (Field::Cr0Mask, CR0_KEPT),
         (Field::Cr4Mask, CR4_KEPT),
     ]);
+    if let Some(page) = config.apic_access_page {
+        vmcs::write(Field::ApicAccessPage, page.0);
+    }
     if capabilities.secondary & secondary::PAUSE_LOOP != 0 {
         // In TSC ticks (SDM vol. 3, 25.6.13): two PAUSEs closer than the gap belong to one loop, which may last as long
         // as a short critical section.

@@ -4,17 +4,18 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use oxen_core::address::HostPhys;
+use oxen_core::apic::local::{Mode, register};
 use oxen_core::guest_page::GuestPage;
 use oxen_core::id::CpuId;
 use x86_64::registers::control::Cr2;
 
 use super::capabilities::Capabilities;
 use super::control_registers::{self, CR0_PROTECTED};
-use super::controls::{pin, primary};
+use super::controls::{pin, primary, secondary};
 use super::fields::{Field, SEGMENTS};
 use super::msr::Live;
 use super::vpid::Vpid;
-use super::{Vmx, entry, events, exit, missing, report, state, vmcs};
+use super::{Vmx, apic, entry, events, exit, missing, report, state, vmcs};
 use crate::cpu;
 use crate::memory::{HostPages, guest_page};
 use crate::time;
@@ -34,7 +35,10 @@ pub struct VmxVcpu {
     capabilities: Capabilities,
     config: VcpuConfig,
     vpid: Vpid,
-    msr_bitmap: HostPhys,
+    /// The plain one, and the one for an x2APIC that the CPU virtualizes.
+    msr_bitmaps: [HostPhys; 2],
+    /// The secondary controls with which the CPU virtualizes the local APIC now.
+    apic_controls: u32,
     apic_page: GuestPage,
     live_msrs: Live,
     cr2: u64,
@@ -59,7 +63,7 @@ impl VmxVcpu {
     /// Makes a vCPU that no CPU has loaded yet. Needs no VMX operation.
     pub(super) fn new(
         capabilities: &Capabilities,
-        msr_bitmap: HostPhys,
+        msr_bitmaps: [HostPhys; 2],
         config: &VcpuConfig,
     ) -> Result<Self, Missing> {
         let region =
@@ -77,7 +81,8 @@ impl VmxVcpu {
             capabilities: *capabilities,
             config: *config,
             vpid,
-            msr_bitmap,
+            msr_bitmaps,
+            apic_controls: 0,
             apic_page,
             live_msrs: Live::default(),
             cr2: 0,
@@ -113,7 +118,7 @@ impl VmxVcpu {
         self.launched = false;
         if self.fresh {
             self.fresh = false;
-            let (vpid, msr_bitmap) = (self.vpid.number(), self.msr_bitmap.0);
+            let (vpid, msr_bitmap) = (self.vpid.number(), self.msr_bitmaps[0].0);
             state::write_controls(&self.capabilities, &self.config, vpid, msr_bitmap);
         }
     }
@@ -194,6 +199,9 @@ impl Vcpu for VmxVcpu {
         self.set_windows(primary::INTERRUPT_WINDOW | primary::NMI_WINDOW, false);
         self.threshold = 0;
         vmcs::write(Field::TprThreshold, 0);
+        if self.capabilities.apic_page != 0 {
+            apic::clear_status();
+        }
         // SAFETY: CR2 and DR6 only tell of faults.
         unsafe {
             core::arch::asm!("mov cr2, {}", "mov dr6, {}", in(reg) 0u64, in(reg) DR6_RESET, options(nomem, nostack));
@@ -324,6 +332,48 @@ impl Vcpu for VmxVcpu {
 
     fn task_priority(&self) -> u8 {
         self.apic_page.u8(TASK_PRIORITY).load(Ordering::Relaxed)
+    }
+
+    fn set_apic_mode(&mut self, mode: Mode) {
+        if self.capabilities.apic_page == 0 {
+            return;
+        }
+        self.apic_controls = apic::controls(&self.capabilities, mode);
+        let secondary = self.capabilities.secondary | self.apic_controls;
+        let by_msr = self.apic_controls & secondary::X2APIC != 0;
+        vmcs::write_all([
+            (Field::SecondaryControls, secondary.into()),
+            (Field::MsrBitmap, self.msr_bitmaps[usize::from(by_msr)].0),
+        ]);
+        if self.delivers_interrupts() {
+            // Until now the page may have been worked on without the CPU's knowledge.
+            self.set_threshold(0);
+            let highest = |array: usize| {
+                (0..8).rev().find_map(|word| {
+                    let bits = self
+                        .apic_page
+                        .u32(array + word * 0x10)
+                        .load(Ordering::Relaxed);
+                    (bits != 0).then(|| (word as u32 * 32 + 31 - bits.leading_zeros()) as u8)
+                })
+            };
+            apic::set_status(
+                highest(register::IRR as usize).unwrap_or(0),
+                highest(register::ISR as usize).unwrap_or(0),
+            );
+        }
+    }
+
+    fn delivers_interrupts(&self) -> bool {
+        self.apic_controls != 0
+    }
+
+    fn set_requested(&mut self, vector: u8) {
+        apic::set_requested(vector);
+    }
+
+    fn set_end_exits(&mut self, vectors: &[u32; 8]) {
+        apic::set_end_exits(vectors);
     }
 
     fn set_deadline(&mut self, deadline: Option<u64>) -> bool {

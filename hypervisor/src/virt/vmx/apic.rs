@@ -1,0 +1,109 @@
+//! APIC virtualization: the CPU reads and writes the local APIC's registers in its page, and delivers its interrupts (SDM
+//! vol. 3, chapter 30).
+
+use oxen_core::address::GuestPhys;
+use oxen_core::apic::local::{Mode, register};
+
+use super::capabilities::Capabilities;
+use super::fields::Field;
+use super::vcpu::VmxVcpu;
+use super::{msr, vmcs};
+use crate::virt::{Exit, Gprs, NestedFault};
+
+/// Where the local APIC's page is, for every guest.
+const PAGE: u64 = 0xFEE0_0000;
+/// First x2APIC MSR.
+const FIRST_MSR: u32 = 0x800;
+
+/// Registers whose MSRs are read from the page. The timer's current count is computed, and the interrupt command has
+/// another layout there than in the page.
+const READ: [u32; 15] = [
+    register::ID,
+    register::VERSION,
+    register::TPR,
+    register::PPR,
+    register::LDR,
+    register::SVR,
+    register::ESR,
+    register::LVT_TIMER,
+    0x330,
+    0x340,
+    0x350,
+    0x360,
+    register::LVT_ERROR,
+    register::TIMER_INITIAL,
+    register::TIMER_DIVIDE,
+];
+
+/// Registers whose writes the CPU carries out (SDM vol. 3, 30.5).
+const WRITTEN: [u32; 3] = [register::TPR, register::EOI, register::SELF_IPI];
+
+/// Lets the MSRs through that the CPU virtualizes.
+pub fn open_msrs(bitmap: &mut [u8]) {
+    let index = |offset: u32| FIRST_MSR + offset / 0x10;
+    for offset in READ {
+        msr::pass_reads(bitmap, index(offset));
+    }
+    // In-service, trigger-mode and request registers.
+    for array in index(register::ISR)..index(register::ESR) {
+        msr::pass_reads(bitmap, array);
+    }
+    for offset in WRITTEN {
+        msr::pass_writes(bitmap, index(offset));
+    }
+}
+
+/// Secondary controls for a mode, on top of those that every vCPU has.
+pub const fn controls(capabilities: &Capabilities, mode: Mode) -> u32 {
+    match mode {
+        Mode::Off => 0,
+        Mode::Page => capabilities.apic_page,
+        Mode::Msrs => capabilities.apic_msrs,
+    }
+}
+
+/// Forgets what waits and what is in service.
+pub fn clear_status() {
+    vmcs::write(Field::GuestInterruptStatus, 0);
+}
+
+/// The requesting and the servicing vector, from a page that something else than this CPU has worked on.
+pub fn set_status(requested: u8, in_service: u8) {
+    vmcs::write(
+        Field::GuestInterruptStatus,
+        u64::from(in_service) << 8 | u64::from(requested),
+    );
+}
+
+/// The highest vector that waits.
+pub fn set_requested(vector: u8) {
+    const IN_SERVICE: u64 = 0xFF00;
+    let status = vmcs::read(Field::GuestInterruptStatus);
+    let new = status & IN_SERVICE | u64::from(vector);
+    if new != status {
+        vmcs::write(Field::GuestInterruptStatus, new);
+    }
+}
+
+/// Vectors whose end of service exits.
+pub fn set_end_exits(vectors: &[u32; 8]) {
+    let word = |index: usize| u64::from(vectors[index + 1]) << 32 | u64::from(vectors[index]);
+    vmcs::write_all([
+        (Field::EndExits0, word(0)),
+        (Field::EndExits1, word(2)),
+        (Field::EndExits2, word(4)),
+        (Field::EndExits3, word(6)),
+    ]);
+}
+
+/// An access to the page that the CPU leaves to us: emulated like any other device's (SDM vol. 3, table 28-6).
+pub fn access(_: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
+    const OFFSET: u64 = 0xFFF;
+    const KIND: u64 = 0xF;
+    const FETCH: u64 = 2;
+    let qualification = vmcs::read(Field::ExitQualification);
+    Some(Exit::NestedFault(NestedFault {
+        address: GuestPhys(PAGE | qualification & OFFSET),
+        execute: qualification >> 12 & KIND == FETCH,
+    }))
+}
