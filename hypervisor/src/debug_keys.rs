@@ -78,12 +78,12 @@ fn show_domains() {
     ));
     for vcpu in &dom0.vcpus {
         console::print(format_args!(
-            "vcpu {} on cpu {}: {}, {:?}, timer {}, upcall {}\n",
+            "vcpu {} on cpu {}: {}, {:?}, timer {:?}, upcall {}\n",
             vcpu.id,
             vcpu.cpu,
             if vcpu.is_up() { "up" } else { "down" },
             vcpu.runstate.lock().state(),
-            vcpu.timer.load(Ordering::Relaxed),
+            vcpu.timer.ticks(),
             dom0.events.upcall_pending(vcpu.id),
         ));
     }

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 
+use crate::build;
 use crate::machine::{self, Choice};
 
 /// Names the machines that the matrix runs on, for the test binary: `auto`, or one machine.
@@ -91,15 +92,12 @@ fn cargo(arguments: &[OsString]) -> Command {
     command
 }
 
-/// All that is built for the host: every package but the hypervisor's binary, and of the integration tests their framework.
+/// All that is built for the host: every package but those for the bare machine, and of the integration tests their framework.
 fn host_arguments(args: &TestArgs) -> [Vec<OsString>; 2] {
-    let packages = [
-        "--workspace",
-        "--exclude",
-        "oxen",
-        "--exclude",
-        "oxen-tests",
-    ];
+    let mut packages = vec!["--workspace", "--exclude", "oxen-tests"];
+    for package in build::PACKAGES {
+        packages.extend(["--exclude", package]);
+    }
     let framework = ["--package", "oxen-tests", "--lib"];
     [&packages[..], &framework[..]].map(|selection| {
         let words = ["test", "--quiet"].iter().chain(selection).map(Into::into);

@@ -54,15 +54,29 @@ impl GuestPage {
 
     /// Copies out `into.len()` bytes from `offset`; each byte is read once.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
-        self.copy(offset, into.len(), |page, at, i| {
-            into[i] = page.u8(at).load(Ordering::Relaxed);
+        pieces(offset, into.len(), |at, range| {
+            let part = &mut into[range];
+            match part.len() {
+                WORD => part.copy_from_slice(&self.u64(at).load(Ordering::Relaxed).to_le_bytes()),
+                HALF => part.copy_from_slice(&self.u32(at).load(Ordering::Relaxed).to_le_bytes()),
+                _ => part[0] = self.u8(at).load(Ordering::Relaxed),
+            }
         });
     }
 
     /// Copies `from` to `offset`; each byte is written once.
     pub fn write(&self, offset: usize, from: &[u8]) {
-        self.copy(offset, from.len(), |page, at, i| {
-            page.u8(at).store(from[i], Ordering::Relaxed);
+        pieces(offset, from.len(), |at, range| {
+            let part = &from[range];
+            if let Ok(word) = part.try_into() {
+                self.u64(at)
+                    .store(u64::from_le_bytes(word), Ordering::Relaxed);
+            } else if let Ok(half) = part.try_into() {
+                self.u32(at)
+                    .store(u32::from_le_bytes(half), Ordering::Relaxed);
+            } else {
+                self.u8(at).store(part[0], Ordering::Relaxed);
+            }
         });
     }
 
@@ -72,12 +86,28 @@ impl GuestPage {
             self.u64(offset).store(0, Ordering::Relaxed);
         }
     }
+}
 
-    fn copy(&self, offset: usize, len: usize, mut each: impl FnMut(&Self, usize, usize)) {
-        assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset);
-        for i in 0..len {
-            each(self, offset + i, i);
-        }
+const WORD: usize = size_of::<u64>();
+const HALF: usize = size_of::<u32>();
+
+/// Splits a range of a page into aligned words, and halves and bytes before and behind them: `each` gets the offset in the page and
+/// the range of the buffer.
+fn pieces(offset: usize, len: usize, mut each: impl FnMut(usize, core::ops::Range<usize>)) {
+    assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset);
+    let mut done = 0;
+    while done < len {
+        let at = offset + done;
+        let fits = |size: usize| at.is_multiple_of(size) && len - done >= size;
+        let size = if fits(WORD) {
+            WORD
+        } else if fits(HALF) {
+            HALF
+        } else {
+            1
+        };
+        each(at, done..done + size);
+        done += size;
     }
 }
 
@@ -113,6 +143,26 @@ mod tests {
         assert_eq!(page.u32(PAGE_SIZE - 4).load(Ordering::Relaxed), 0x0403_0201);
         page.zero();
         assert_eq!(page.u32(PAGE_SIZE - 4).load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn copies_of_any_alignment_and_length_are_whole() {
+        let page = leaked_page();
+        let data: [u8; 40] = core::array::from_fn(|i| i as u8 + 1);
+        for offset in 0..9 {
+            for len in 0..data.len() {
+                page.zero();
+                page.write(offset, &data[..len]);
+                let mut out = [0; 64];
+                page.read(0, &mut out);
+                assert!(out[..offset].iter().all(|&byte| byte == 0));
+                assert_eq!(out[offset..offset + len], data[..len]);
+                assert!(out[offset + len..].iter().all(|&byte| byte == 0));
+                let mut back = [0; 40];
+                page.read(offset, &mut back[..len]);
+                assert_eq!(back[..len], data[..len]);
+            }
+        }
     }
 
     #[test]

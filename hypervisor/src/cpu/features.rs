@@ -1,6 +1,7 @@
 //! CPU features that the hypervisor itself turns on.
 
 use raw_cpuid::CpuId;
+use spin::Once;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
 use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
 
@@ -15,11 +16,14 @@ pub enum Vendor {
 
 /// The boot CPU's vendor, by the string in CPUID leaf 0.
 pub fn vendor() -> Vendor {
-    let info = CpuId::new().get_vendor_info();
-    match info.as_ref().map(|vendor| vendor.as_str()) {
-        Some("AuthenticAMD" | "HygonGenuine") => Vendor::Amd,
-        _ => Vendor::Intel,
-    }
+    static VENDOR: Once<Vendor> = Once::new();
+    *VENDOR.call_once(|| {
+        let info = CpuId::new().get_vendor_info();
+        match info.as_ref().map(|vendor| vendor.as_str()) {
+            Some("AuthenticAMD" | "HygonGenuine") => Vendor::Amd,
+            _ => Vendor::Intel,
+        }
+    })
 }
 
 /// Whether the page tables may hold 1 GiB pages.

@@ -102,13 +102,6 @@ impl Domain {
         Some(domain)
     }
 
-    /// Reads guest-physical memory; false if a part of it is no memory.
-    pub fn read_physical(&self, address: GuestPhys, into: &mut [u8]) -> bool {
-        self.each_page(address, into.len(), false, |page, offset, range| {
-            page.read(offset, &mut into[range])
-        })
-    }
-
     /// Writes guest-physical memory; false if a part of it is no memory that the domain may write.
     pub fn write_physical(&self, address: GuestPhys, from: &[u8]) -> bool {
         self.each_page(address, from.len(), true, |page, offset, range| {

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_core::address::{Gfn, Mfn};
-use oxen_core::memory::p2m::{Format, Kind, MapError, Mapping, P2m, TableMemory};
+use oxen_core::memory::p2m::{Format, Kind, MapError, Mapping, P2m, Span, TableMemory};
 
 use crate::cpu;
 use crate::interrupt::{local_apic, vectors};
@@ -73,6 +73,11 @@ impl DomainP2m {
     /// What a guest frame leads to.
     pub fn lookup(&self, gfn: Gfn) -> Option<Mapping> {
         self.0.lookup(gfn)
+    }
+
+    /// What a guest frame leads to, with all that the same entry maps.
+    pub fn lookup_span(&self, gfn: Gfn) -> Option<Span> {
+        self.0.lookup_span(gfn)
     }
 
     /// Maps where nothing is mapped.

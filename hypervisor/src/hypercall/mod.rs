@@ -22,7 +22,7 @@ use oxen_abi::{Errno, numbers};
 
 use crate::vcpu::Running;
 use crate::vcpu::exits::skip;
-use crate::virt::{Gprs, SegmentName, Vcpu};
+use crate::virt::{Gprs, Vcpu};
 
 /// A hypercall's arguments as the guest passed them.
 pub type Arguments = [u64; 5];
@@ -59,10 +59,24 @@ const fn privileged<H>(number: u64, name: &'static str, handler: Handler<H>) -> 
     }
 }
 
+/// Numbers that Xen has (`public/xen.h`): 0 to 48, and seven for architectures.
+const NUMBERS: usize = 56;
+
 struct Table<H>(core::marker::PhantomData<H>);
 
 impl<H: Vcpu> Table<H> {
-    /// The most frequent first.
+    /// By number.
+    const BY_NUMBER: &'static [Option<Entry<H>>; NUMBERS] = &{
+        let mut table = [const { None }; NUMBERS];
+        let mut index = 0;
+        while index < Self::ENTRIES.len() {
+            let entry = &Self::ENTRIES[index];
+            table[entry.number as usize] = Some(Entry { ..*entry });
+            index += 1;
+        }
+        table
+    };
+
     const ENTRIES: &'static [Entry<H>] = &[
         entry(
             numbers::EVENT_CHANNEL_OP,
@@ -100,7 +114,7 @@ pub fn handle_with_length<H: Vcpu>(vcpu: &mut Running<H>, length: u8) {
 }
 
 fn run<H: Vcpu>(vcpu: &mut Running<H>) {
-    let long = is_long_mode(vcpu);
+    let long = vcpu.hardware.in_64_bit_mode();
     let registers = &vcpu.gprs.0;
     // Linux's order of arguments, in 64-bit and in 32-bit mode (xen/arch-x86/xen-x86_64.h, xen-x86_32.h).
     let (number, arguments) = if long {
@@ -137,10 +151,10 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>) {
 }
 
 fn dispatch<H: Vcpu>(vcpu: &mut Running<H>, number: u64, arguments: &Arguments) -> Outcome {
-    let Some(entry) = Table::<H>::ENTRIES
-        .iter()
-        .find(|entry| entry.number == number)
-    else {
+    let known = usize::try_from(number)
+        .ok()
+        .and_then(|number| Table::<H>::BY_NUMBER.get(number));
+    let Some(Some(entry)) = known else {
         note_unknown(number);
         return Err(Errno::NoSys);
     };
@@ -177,11 +191,4 @@ fn unknown_operation(seen: &AtomicU64, name: &str, command: u64) -> Outcome {
         log::info!("{name} {command} is not known: -ENOSYS");
     }
     Err(Errno::NoSys)
-}
-
-fn is_long_mode<H: Vcpu>(vcpu: &Running<H>) -> bool {
-    const EFER_LMA: u64 = 1 << 10;
-    const LONG: u32 = 1 << 13;
-    vcpu.hardware.system().efer & EFER_LMA != 0
-        && vcpu.hardware.segment(SegmentName::Cs).attributes & LONG != 0
 }

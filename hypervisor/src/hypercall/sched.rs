@@ -1,7 +1,7 @@
 //! `sched_op`.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
 use oxen_abi::sched::{POLL_PORTS, cmd};
@@ -52,9 +52,10 @@ fn poll<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64) -> Outcome {
         .map(|word| Port(u32::from_le_bytes([word[0], word[1], word[2], word[3]])))
         .collect();
     let shared = vcpu.shared();
-    shared
-        .poll_deadline
-        .store(argument.u64(16), Ordering::Relaxed);
+    match argument.u64(16) {
+        0 => shared.poll_deadline.clear(),
+        nanos => shared.poll_deadline.set(nanos),
+    }
     if vcpu.domain.events.begin_poll(shared.id, &ports)? {
         vcpu.wait = Wait::Polling;
     }

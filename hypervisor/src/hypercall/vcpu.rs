@@ -1,7 +1,7 @@
 //! `vcpu_op`, and the small calls about the calling vCPU: `set_timer_op`, `vm_assist`.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 
 use oxen_abi::vcpu::{AREA_SIZE, RUNSTATE_SIZE, cmd, context};
 use oxen_abi::{Errno, numbers};
@@ -32,12 +32,11 @@ pub fn vcpu_op<H: Vcpu>(
     match command {
         cmd::SET_SINGLESHOT_TIMER if own => {
             let timeout = Argument::<16>::read(vcpu, pointer)?.u64(0);
-            // 0 stands for a stopped timer: a deadline at the dawn of time is one that has passed.
-            shared.timer.store(timeout.max(1), Ordering::Relaxed);
+            shared.timer.set(timeout);
             Ok(0)
         }
         cmd::STOP_SINGLESHOT_TIMER if own => {
-            shared.timer.store(0, Ordering::Relaxed);
+            shared.timer.clear();
             Ok(0)
         }
         cmd::SET_SINGLESHOT_TIMER | cmd::STOP_SINGLESHOT_TIMER => Err(Errno::Inval),
@@ -79,7 +78,10 @@ pub fn vcpu_op<H: Vcpu>(
 
 /// `set_timer_op`: the calling vCPU's timer, 0 to stop it.
 pub fn set_timer_op<H: Vcpu>(vcpu: &mut Running<H>, &[timeout, ..]: &Arguments) -> Outcome {
-    vcpu.shared().timer.store(timeout, Ordering::Relaxed);
+    match timeout {
+        0 => vcpu.shared().timer.clear(),
+        nanos => vcpu.shared().timer.set(nanos),
+    }
     Ok(0)
 }
 

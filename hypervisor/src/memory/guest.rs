@@ -2,10 +2,18 @@
 //!
 //! Each byte is copied once. Nothing here hands out references: the guest may change its memory at any time.
 
-use oxen_core::address::{GuestLinear, GuestPhys, PAGE_SIZE};
-use oxen_core::memory::walk::{self, Access, GuestPhysRead, PageFault};
+use core::cell::Cell;
+use core::sync::atomic::Ordering;
 
+use oxen_core::address::{Gfn, GuestLinear, GuestPhys, PAGE_SIZE};
+use oxen_core::guest_page::GuestPage;
+use oxen_core::memory::p2m::Span;
+use oxen_core::memory::walk::{self, Access, GuestPhysRead, PageFault};
+use spin::MutexGuard;
+
+use super::mapped_page;
 use crate::domain::Domain;
+use crate::domain::p2m::DomainP2m;
 use crate::vcpu::Running;
 use crate::virt::{Exception, Vcpu};
 
@@ -18,17 +26,73 @@ pub struct Fault {
     pub error_code: u32,
 }
 
-impl GuestPhysRead for Domain {
+/// A domain's guest-physical memory during one copy: its map stays locked, and the entry that was used last is remembered,
+/// as a guest's page tables and data mostly lie in few large pages.
+struct View<'a> {
+    p2m: MutexGuard<'a, DomainP2m>,
+    last: Cell<Option<Span>>,
+}
+
+impl<'a> View<'a> {
+    fn new(domain: &'a Domain) -> Self {
+        Self {
+            p2m: domain.p2m.lock(),
+            last: Cell::new(None),
+        }
+    }
+
+    fn page(&self, gfn: Gfn, write: bool) -> Option<GuestPage> {
+        let span = match self.last.get() {
+            Some(span) if span.contains(gfn) => span,
+            _ => {
+                let span = self.p2m.lookup_span(gfn)?;
+                self.last.set(Some(span));
+                span
+            }
+        };
+        let mapping = span.mapping(gfn);
+        if write && !mapping.kind.writable() {
+            return None;
+        }
+        mapped_page(&mapping)
+    }
+}
+
+impl GuestPhysRead for View<'_> {
     fn read_u64(&self, address: GuestPhys) -> Option<u64> {
-        let mut bytes = [0; 8];
-        self.read_physical(address, &mut bytes)
-            .then(|| u64::from_le_bytes(bytes))
+        let page = self.page(address.frame(), false)?;
+        Some(page.u64(address.page_offset()).load(Ordering::Relaxed))
     }
 
     fn read_u32(&self, address: GuestPhys) -> Option<u32> {
-        let mut bytes = [0; 4];
-        self.read_physical(address, &mut bytes)
-            .then(|| u32::from_le_bytes(bytes))
+        let page = self.page(address.frame(), false)?;
+        Some(page.u32(address.page_offset()).load(Ordering::Relaxed))
+    }
+}
+
+fn paging<H: Vcpu>(vcpu: &Running<H>) -> walk::Paging {
+    let registers = vcpu.hardware.system();
+    walk::Paging {
+        cr0: registers.cr0,
+        cr3: registers.cr3,
+        cr4: registers.cr4,
+        efer: registers.efer,
+        rflags: vcpu.hardware.rflags(),
+    }
+}
+
+fn translate_in(
+    view: &View<'_>,
+    paging: &walk::Paging,
+    address: GuestLinear,
+    access: Access,
+) -> Result<GuestPhys, Fault> {
+    match walk::translate(view, paging, address, access) {
+        Ok(translation) => Ok(translation.address),
+        Err(PageFault { error_code }) => Err(Fault {
+            address,
+            error_code,
+        }),
     }
 }
 
@@ -39,21 +103,7 @@ pub fn translate<H: Vcpu>(
     address: GuestLinear,
     access: Access,
 ) -> Result<GuestPhys, Fault> {
-    let registers = vcpu.hardware.system();
-    let paging = walk::Paging {
-        cr0: registers.cr0,
-        cr3: registers.cr3,
-        cr4: registers.cr4,
-        efer: registers.efer,
-        rflags: vcpu.hardware.rflags(),
-    };
-    match walk::translate(&*vcpu.domain, &paging, address, access) {
-        Ok(translation) => Ok(translation.address),
-        Err(PageFault { error_code }) => Err(Fault {
-            address,
-            error_code,
-        }),
-    }
+    translate_in(&View::new(&vcpu.domain), &paging(vcpu), address, access)
 }
 
 /// Copies from the guest.
@@ -72,17 +122,8 @@ fn copy_in<H: Vcpu>(
     into: &mut [u8],
 ) -> Result<(), Fault> {
     let length = into.len();
-    each_page(address, length, |at, range| {
-        let physical = translate(vcpu, at, access)?;
-        let part = &mut into[range];
-        if vcpu.domain.read_physical(physical, part) {
-            Ok(())
-        } else {
-            Err(Fault {
-                address: at,
-                error_code: 0,
-            })
-        }
+    each_page(vcpu, address, length, access, |page, offset, range| {
+        page.read(offset, &mut into[range]);
     })
 }
 
@@ -103,17 +144,8 @@ pub fn fetch<H: Vcpu>(
 /// Copies to the guest.
 pub fn write<H: Vcpu>(vcpu: &Running<H>, address: GuestLinear, from: &[u8]) -> Result<(), Fault> {
     let access = Access::SUPERVISOR_WRITE;
-    each_page(address, from.len(), |at, range| {
-        let physical = translate(vcpu, at, access)?;
-        let part = &from[range];
-        if vcpu.domain.write_physical(physical, part) {
-            Ok(())
-        } else {
-            Err(Fault {
-                address: at,
-                error_code: 2,
-            })
-        }
+    each_page(vcpu, address, from.len(), access, |page, offset, range| {
+        page.write(offset, &from[range]);
     })
 }
 
@@ -127,18 +159,27 @@ pub fn raise_page_fault<H: Vcpu>(vcpu: &mut Running<H>, fault: Fault) {
     });
 }
 
-/// Splits a linear range at page boundaries.
-fn each_page(
+/// Splits a linear range at page boundaries: `copy` gets each page, the offset in it, and the range of the buffer.
+fn each_page<H: Vcpu>(
+    vcpu: &Running<H>,
     address: GuestLinear,
     length: usize,
-    mut copy: impl FnMut(GuestLinear, core::ops::Range<usize>) -> Result<(), Fault>,
+    access: Access,
+    mut copy: impl FnMut(GuestPage, usize, core::ops::Range<usize>),
 ) -> Result<(), Fault> {
+    const WRITE: u32 = 1 << 1;
+    let (view, paging) = (View::new(&vcpu.domain), paging(vcpu));
     let mut done = 0;
     while done < length {
         let at = GuestLinear(address.0.wrapping_add(done as u64));
-        let in_page = PAGE_SIZE - (at.0 as usize & (PAGE_SIZE - 1));
-        let part = in_page.min(length - done);
-        copy(at, done..done + part)?;
+        let physical = translate_in(&view, &paging, at, access)?;
+        let page = view.page(physical.frame(), access.write).ok_or(Fault {
+            address: at,
+            error_code: if access.write { WRITE } else { 0 },
+        })?;
+        let offset = physical.page_offset();
+        let part = (PAGE_SIZE - offset).min(length - done);
+        copy(page, offset, done..done + part);
         done += part;
     }
     Ok(())

@@ -10,6 +10,7 @@ use core::ptr::NonNull;
 
 use oxen_core::address::{Mfn, PAGE_SIZE};
 use oxen_core::guest_page::GuestPage;
+use oxen_core::memory::p2m::Mapping;
 
 /// Contiguous frames that the hypervisor owns; given back when dropped.
 pub struct HostPages {
@@ -65,6 +66,15 @@ impl Drop for HostPages {
     fn drop(&mut self) {
         frames::free_run(self.first, self.pages as u64);
     }
+}
+
+/// The view of a page that a domain's map leads to, if it is memory.
+pub fn mapped_page(mapping: &Mapping) -> Option<GuestPage> {
+    if !mapping.kind.is_memory() {
+        return None;
+    }
+    // SAFETY: maps lead to memory only for frames of RAM in the direct map: their own, or ones of ours. As for `guest_page`.
+    Some(unsafe { GuestPage::new(NonNull::new(layout::direct_map_frame(mapping.frame))?) })
 }
 
 /// The view of a frame of RAM that a guest may write at any time.

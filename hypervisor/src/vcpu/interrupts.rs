@@ -2,10 +2,8 @@
 //!
 //! Order at each entry: NMI, the event-channel callback (it bypasses the local APIC), the local APIC's highest vector.
 
-use core::sync::atomic::Ordering;
-
 use oxen_abi::event_channel::Virq;
-use oxen_core::apic::Effect;
+use oxen_core::apic::{Effect, LocalApic};
 use oxen_core::time::RunstateKind;
 
 use super::{Running, VcpuShared, Wait};
@@ -16,58 +14,58 @@ use crate::virt::Vcpu;
 
 /// Brings the vCPU's hardware state up to date with what waits for it.
 pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
-    let domain = vcpu.domain.clone();
+    let Running {
+        domain,
+        hardware,
+        apic,
+        ..
+    } = vcpu;
     let shared = &domain.vcpus[vcpu.index];
-    shared.posted.drain_into(&mut vcpu.apic);
-    let by_cpu = vcpu.hardware.delivers_interrupts();
+    shared.posted.drain_into(apic);
+    let by_cpu = hardware.delivers_interrupts();
     if by_cpu {
-        hand_over(vcpu);
+        hand_over(hardware, apic);
     } else {
-        vcpu.apic.set_tpr(vcpu.hardware.task_priority());
+        apic.set_tpr(hardware.task_priority());
     }
 
     if shared.nmi_waits() {
-        if vcpu.hardware.can_nmi() && shared.take_nmi() {
-            vcpu.hardware.inject_nmi();
+        if hardware.can_nmi() && shared.take_nmi() {
+            hardware.inject_nmi();
             return;
         }
-        vcpu.hardware.want_nmi_window(true);
+        hardware.want_nmi_window(true);
     }
 
-    let upcall = callback(&domain, shared);
-    let from_apic = if by_cpu {
-        None
-    } else {
-        vcpu.apic.deliverable()
-    };
+    let upcall = callback(domain, shared);
+    let from_apic = if by_cpu { None } else { apic.deliverable() };
     let Some(vector) = upcall.or(from_apic) else {
         if !by_cpu {
-            vcpu.hardware
-                .set_task_priority(vcpu.apic.tpr(), vcpu.apic.highest_requested());
+            hardware.set_task_priority(apic.tpr(), apic.highest_requested());
         }
-        vcpu.hardware.want_interrupt_window(false);
+        hardware.want_interrupt_window(false);
         return;
     };
-    if vcpu.hardware.can_interrupt() {
+    if hardware.can_interrupt() {
         if upcall.is_none() {
-            vcpu.apic.begin_service(vector);
+            apic.begin_service(vector);
         }
-        vcpu.hardware.inject_interrupt(vector);
+        hardware.inject_interrupt(vector);
         // Another one may follow as soon as this one's handler lets it.
         let more = upcall.is_some() && from_apic.is_some();
-        vcpu.hardware.want_interrupt_window(more);
+        hardware.want_interrupt_window(more);
     } else {
-        vcpu.hardware.want_interrupt_window(true);
+        hardware.want_interrupt_window(true);
     }
 }
 
 /// Tells a CPU that delivers the local APIC's interrupts by itself what is new there.
-fn hand_over<H: Vcpu>(vcpu: &mut Running<H>) {
-    if let Some(modes) = vcpu.apic.changed_modes() {
-        vcpu.hardware.set_end_exits(&modes);
+fn hand_over<H: Vcpu>(hardware: &mut H, apic: &mut LocalApic) {
+    if let Some(modes) = apic.changed_modes() {
+        hardware.set_end_exits(&modes);
     }
-    if let Some(vector) = vcpu.apic.highest_requested() {
-        vcpu.hardware.set_requested(vector);
+    if let Some(vector) = apic.highest_requested() {
+        hardware.set_requested(vector);
     }
 }
 
@@ -92,12 +90,11 @@ pub fn halt_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
 pub fn poll_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
     fire_timer(vcpu);
     let shared = vcpu.shared();
-    let deadline = shared.poll_deadline.load(Ordering::Relaxed);
-    let timed_out = deadline != 0 && time::nanos() >= deadline;
+    let timed_out = shared.poll_deadline.is_due();
     let over = timed_out || !vcpu.domain.events.is_polling(shared.id) || halt_ends(vcpu);
     if over {
         let shared = vcpu.shared();
-        shared.poll_deadline.store(0, Ordering::Relaxed);
+        shared.poll_deadline.clear();
         vcpu.domain.events.end_poll(shared.id);
     }
     over
@@ -106,9 +103,8 @@ pub fn poll_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
 /// Raises the timer VIRQ if the one-shot timer has come.
 pub fn fire_timer<H: Vcpu>(vcpu: &Running<H>) {
     let shared = vcpu.shared();
-    let deadline = shared.timer.load(Ordering::Relaxed);
-    if deadline != 0 && time::nanos() >= deadline {
-        shared.timer.store(0, Ordering::Relaxed);
+    if shared.timer.is_due() {
+        shared.timer.clear();
         vcpu.domain
             .events
             .raise_virq(shared.id, Virq::TIMER, &*vcpu.domain);

@@ -197,15 +197,16 @@ fn write_device<H: Vcpu>(vcpu: &mut Running<H>, address: GuestPhys, width: u8, v
 /// The bytes of the instruction at RIP, and how the CPU reads them. Raises the fault in the guest and returns `None` if
 /// they cannot be read.
 pub fn fetch<H: Vcpu>(vcpu: &mut Running<H>) -> Option<(Code, CodeSize)> {
-    const EFER_LMA: u64 = 1 << 10;
-    const LONG: u32 = 1 << 13;
     const DEFAULT_BIG: u32 = 1 << 14;
-    let code = vcpu.hardware.segment(SegmentName::Cs);
-    let long = vcpu.hardware.system().efer & EFER_LMA != 0 && code.attributes & LONG != 0;
-    let (mode, base) = match (long, code.attributes & DEFAULT_BIG != 0) {
-        (true, _) => (CodeSize::Bits64, 0),
-        (false, true) => (CodeSize::Bits32, code.base),
-        (false, false) => (CodeSize::Bits16, code.base),
+    let (mode, base) = if vcpu.hardware.in_64_bit_mode() {
+        (CodeSize::Bits64, 0)
+    } else {
+        let code = vcpu.hardware.segment(SegmentName::Cs);
+        if code.attributes & DEFAULT_BIG != 0 {
+            (CodeSize::Bits32, code.base)
+        } else {
+            (CodeSize::Bits16, code.base)
+        }
     };
     let start = GuestLinear(base.wrapping_add(vcpu.hardware.rip()));
     let mut bytes = [0; LONGEST];

@@ -189,16 +189,11 @@ fn own_deadline<H: Vcpu>(vcpu: &Running<H>) -> Option<u64> {
         return None;
     }
     let shared = vcpu.shared();
-    let poll = if vcpu.wait == Wait::Polling {
-        shared.poll_deadline.load(Ordering::Relaxed)
-    } else {
-        0
-    };
-    [shared.timer.load(Ordering::Relaxed), poll]
-        .into_iter()
-        .filter(|&nanos| nanos != 0)
-        .map(time::ticks_at)
-        .min()
+    let timer = shared.timer.ticks();
+    if vcpu.wait == Wait::Polling {
+        return earliest(timer, shared.poll_deadline.ticks());
+    }
+    timer
 }
 
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {

@@ -13,6 +13,7 @@ use spin::Mutex;
 use super::exits::Counters;
 use crate::cpu;
 use crate::interrupt::{local_apic, vectors};
+use crate::time;
 
 /// No start-up interrupt is waiting.
 const NO_STARTUP: u32 = u32::MAX;
@@ -29,10 +30,10 @@ pub struct VcpuShared {
     pub identity: Mutex<Identity>,
     /// Time in each run state, and where the guest wants to see it.
     pub runstate: Mutex<Runstate>,
-    /// Absolute system time of its one-shot timer; 0 when stopped.
-    pub timer: AtomicU64,
-    /// Absolute system time at which a poll ends; 0 for none.
-    pub poll_deadline: AtomicU64,
+    /// Its one-shot timer.
+    pub timer: Deadline,
+    /// When a poll ends.
+    pub poll_deadline: Deadline,
     /// Why it left guest mode, and how often.
     pub exits: Counters,
     nmi: AtomicBool,
@@ -45,6 +46,41 @@ pub struct VcpuShared {
     context: Mutex<Option<Box<StartRegisters>>>,
     /// Vector for its events, through its local APIC; 0 for the domain's callback.
     upcall_vector: AtomicU8,
+}
+
+/// A moment of system time, kept as the TSC value that is compared with; none is possible.
+#[derive(Debug)]
+pub struct Deadline(AtomicU64);
+
+impl Deadline {
+    const NONE: u64 = u64::MAX;
+
+    /// No moment.
+    pub const fn none() -> Self {
+        Self(AtomicU64::new(Self::NONE))
+    }
+
+    /// Sets it to an absolute system time in nanoseconds; what has passed is due at once.
+    pub fn set(&self, nanos: u64) {
+        self.0
+            .store(time::ticks_at(nanos).min(Self::NONE - 1), Ordering::Relaxed);
+    }
+
+    /// Takes it away.
+    pub fn clear(&self) {
+        self.0.store(Self::NONE, Ordering::Relaxed);
+    }
+
+    /// The TSC value, if there is a deadline.
+    pub fn ticks(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|&ticks| ticks != Self::NONE)
+    }
+
+    /// Whether it has come.
+    pub fn is_due(&self) -> bool {
+        let ticks = self.0.load(Ordering::Relaxed);
+        ticks != Self::NONE && time::ticks() >= ticks
+    }
 }
 
 /// What `VCPUOP_up` and `VCPUOP_down` ask for.
@@ -72,8 +108,8 @@ impl VcpuShared {
                 ..Identity::default()
             }),
             runstate: Mutex::new(Runstate::new(now)),
-            timer: AtomicU64::new(0),
-            poll_deadline: AtomicU64::new(0),
+            timer: Deadline::none(),
+            poll_deadline: Deadline::none(),
             exits: Counters::default(),
             nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),

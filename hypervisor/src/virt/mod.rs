@@ -269,6 +269,8 @@ pub trait Vcpu: 'static {
     fn set_cr2(&mut self, cr2: u64);
     /// A segment register with its hidden part.
     fn segment(&self, name: SegmentName) -> Segment;
+    /// Whether it runs 64-bit code.
+    fn in_64_bit_mode(&self) -> bool;
     /// Current privilege level.
     fn cpl(&self) -> u8;
 

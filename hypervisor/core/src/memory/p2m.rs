@@ -121,6 +121,30 @@ pub struct Mapping {
     pub kind: Kind,
 }
 
+/// A run of guest frames that one entry maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    first: Gfn,
+    frames: u64,
+    frame: Mfn,
+    kind: Kind,
+}
+
+impl Span {
+    /// Whether `gfn` is in it.
+    pub const fn contains(&self, gfn: Gfn) -> bool {
+        gfn.0.wrapping_sub(self.first.0) < self.frames
+    }
+
+    /// What `gfn`, which is in it, leads to.
+    pub fn mapping(&self, gfn: Gfn) -> Mapping {
+        Mapping {
+            frame: self.frame + (gfn.0 - self.first.0),
+            kind: self.kind,
+        }
+    }
+}
+
 /// The map cannot be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
@@ -166,6 +190,11 @@ impl<M: TableMemory> P2m<M> {
 
     /// What `gfn` leads to.
     pub fn lookup(&self, gfn: Gfn) -> Option<Mapping> {
+        self.lookup_span(gfn).map(|span| span.mapping(gfn))
+    }
+
+    /// What `gfn` leads to, with all that the same entry maps.
+    pub fn lookup_span(&self, gfn: Gfn) -> Option<Span> {
         if gfn.0 >> (ADDRESS_BITS - 12) != 0 {
             return None;
         }
@@ -176,9 +205,13 @@ impl<M: TableMemory> P2m<M> {
                 return None;
             }
             if level == 0 || entry & LARGE != 0 {
-                let within = gfn.0 & ((1 << (9 * level)) - 1);
-                let frame = HostPhys(entry & ADDRESS).frame() + within;
-                return kind_of(entry).map(|kind| Mapping { frame, kind });
+                let frames = 1 << (9 * level);
+                return kind_of(entry).map(|kind| Span {
+                    first: Gfn(gfn.0 & !(frames - 1)),
+                    frames,
+                    frame: HostPhys(entry & ADDRESS).frame(),
+                    kind,
+                });
             }
             table = HostPhys(entry & ADDRESS).frame();
         }

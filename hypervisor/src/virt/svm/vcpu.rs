@@ -304,6 +304,13 @@ impl Vcpu for SvmVcpu {
         packed.into()
     }
 
+    fn in_64_bit_mode(&self) -> bool {
+        const EFER_LMA: u64 = 1 << 10;
+        const LONG: u16 = 1 << 9;
+        let save = &self.vmcb().save;
+        save.efer & EFER_LMA != 0 && save.cs.attributes & LONG != 0
+    }
+
     fn cpl(&self) -> u8 {
         self.vmcb().save.cpl
     }

@@ -8,9 +8,7 @@
 use super::fields::Field;
 use super::vcpu::VmxVcpu;
 use super::vmcs;
-use crate::virt::{
-    ControlRegisterAccess, Exception, Exit, Gprs, SegmentName, SystemRegisters, Vcpu,
-};
+use crate::virt::{ControlRegisterAccess, Exception, Exit, Gprs, SystemRegisters, Vcpu};
 
 pub const CR0_PROTECTED: u64 = 1 << 0;
 /// Must be set in VMX operation (SDM vol. 3, 24.8).
@@ -32,7 +30,7 @@ pub const CR4_KEPT: u64 = !CR4_OWN;
 pub const CR4_FORCED: u64 = CR4_VMX | CR4_MACHINE_CHECK;
 
 const EFER_LMA: u64 = 1 << 10;
-const ATTRIBUTE_LONG: u32 = 1 << 13;
+const ATTRIBUTE_LONG: u64 = 1 << 13;
 
 /// Control registers and EFER as the guest sees them.
 pub fn visible() -> SystemRegisters {
@@ -56,7 +54,7 @@ pub fn access(vcpu: &mut VmxVcpu, gprs: &mut Gprs) -> Option<Exit> {
     };
     let allowed = match (qualification >> 4 & 3, qualification & 0xF) {
         (0, 0) => write_cr0(value()),
-        (0, 4) => write_cr4(if in_64_bit_mode(vcpu) {
+        (0, 4) => write_cr4(if in_64_bit_mode() {
             value()
         } else {
             value() & 0xFFFF_FFFF
@@ -95,7 +93,8 @@ fn write_cr4(value: u64) -> bool {
     allowed
 }
 
-fn in_64_bit_mode(vcpu: &VmxVcpu) -> bool {
+/// Whether the guest runs 64-bit code.
+pub fn in_64_bit_mode() -> bool {
     vmcs::read(Field::GuestEfer) & EFER_LMA != 0
-        && vcpu.segment(SegmentName::Cs).attributes & ATTRIBUTE_LONG != 0
+        && vmcs::read(Field::GuestCsRights) & ATTRIBUTE_LONG != 0
 }

@@ -269,6 +269,10 @@ impl Vcpu for VmxVcpu {
         }
     }
 
+    fn in_64_bit_mode(&self) -> bool {
+        control_registers::in_64_bit_mode()
+    }
+
     fn cpl(&self) -> u8 {
         // SS.DPL is the current privilege level (SDM vol. 3, 25.4.1).
         (vmcs::read(Field::GuestSsRights) >> 5) as u8 & 3
