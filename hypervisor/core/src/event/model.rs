@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::Ordering;
 
+use oxen_abi::event_channel::{Virq, status};
 use oxen_abi::shared_info::{EVTCHN_MASK, EVTCHN_PENDING, VCPU_INFO_SIZE, vcpu_info};
 use proptest::prelude::*;
 

@@ -1,4 +1,7 @@
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::Ordering;
+
+use oxen_abi::event_channel::Virq;
 
 use super::*;
 use crate::guest_page::testing::leaked_page;
