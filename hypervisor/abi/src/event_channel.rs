@@ -66,3 +66,44 @@ pub mod status {
 
 /// Ports of the 2-level ABI for 64-bit guests.
 pub const TWO_LEVEL_PORTS: u32 = 4096;
+
+/// The FIFO ABI: event words in pages that the guest gives, linked into queues by priority.
+pub mod fifo {
+    /// Bits of a port's number in an event word (`EVTCHN_FIFO_LINK_BITS`).
+    pub const LINK_BITS: u8 = 17;
+    /// Ports (`EVTCHN_FIFO_NR_CHANNELS`).
+    pub const PORTS: u32 = 1 << LINK_BITS;
+    /// Event words in a page of the array.
+    pub const WORDS_PER_PAGE: usize = 1024;
+    /// Pages that hold the words of all ports.
+    pub const ARRAY_PAGES: usize = PORTS as usize / WORDS_PER_PAGE;
+
+    /// In an event word: the event has come and has not been taken.
+    pub const PENDING: u32 = 1 << 31;
+    /// The guest does not want to be told.
+    pub const MASKED: u32 = 1 << 30;
+    /// The port is in a queue.
+    pub const LINKED: u32 = 1 << 29;
+    /// The hypervisor is changing the link: the guest must not unmask the port meanwhile.
+    pub const BUSY: u32 = 1 << 28;
+    /// The next port in the queue; 0 at its end.
+    pub const LINK: u32 = PORTS - 1;
+
+    /// Priorities, of which 0 is the highest (`EVTCHN_FIFO_MAX_QUEUES`).
+    pub const PRIORITIES: usize = 16;
+    /// The priority of a port that was given none (`EVTCHN_FIFO_PRIORITY_DEFAULT`).
+    pub const PRIORITY_DEFAULT: u8 = 7;
+
+    /// Offsets in a vCPU's control block (`evtchn_fifo_control_block`).
+    pub mod control_block {
+        /// `ready`: a bit per priority.
+        pub const READY: usize = 0;
+        /// `head`: the first port of each priority's queue.
+        pub const HEADS: usize = 8;
+        /// Bytes of a control block.
+        pub const SIZE: usize = HEADS + 4 * super::PRIORITIES;
+        /// A control block lies at a multiple of this.
+        pub const ALIGNMENT: usize = 8;
+        const _: () = assert!(SIZE == 72);
+    }
+}

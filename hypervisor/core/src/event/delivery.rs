@@ -4,9 +4,9 @@ use core::sync::atomic::Ordering;
 
 use oxen_abi::Errno;
 
+use super::abi::Change;
 use super::table::Table;
-use super::two_level::Change;
-use super::{Channel, EventChannels, Notify, Status, two_level};
+use super::{Channel, EventChannels, Notify, Status};
 use crate::id::{Port, VcpuId};
 
 impl EventChannels {
@@ -18,7 +18,7 @@ impl EventChannels {
         let mut table = self.table.lock();
         let vcpu = table.open(port)?.notify_vcpu();
         if let Some(events) = self.vcpus.get(vcpu.index())
-            && two_level::unmask(&self.shared_info, events.info(), port)
+            && table.abi.unmask(port, vcpu, events.info())
         {
             notify.notify(vcpu);
         }
@@ -31,7 +31,9 @@ impl EventChannels {
     /// # Errors
     /// `Inval` for a port beyond the table or more ports than the ABI allows, `NoEnt` for a vCPU that does not exist.
     pub fn begin_poll(&self, vcpu: VcpuId, ports: &[Port]) -> Result<bool, Errno> {
-        if ports.iter().any(|port| port.0 == 0 || port.0 >= self.limit) {
+        let table = self.table.lock();
+        let limit = table.limit();
+        if ports.iter().any(|port| port.0 == 0 || port.0 >= limit) {
             return Err(Errno::Inval);
         }
         let events = self.vcpus.get(vcpu.index()).ok_or(Errno::NoEnt)?;
@@ -42,9 +44,7 @@ impl EventChannels {
             self.pollers.fetch_sub(1, Ordering::SeqCst);
             return Err(Errno::Inval);
         }
-        let pending = ports
-            .iter()
-            .any(|&port| two_level::is_pending(&self.shared_info, port));
+        let pending = ports.iter().any(|&port| table.abi.is_pending(port));
         if pending {
             self.end_poll(vcpu);
         }
@@ -74,30 +74,30 @@ impl EventChannels {
             if let Some(channel) = table.get(port)
                 && channel.status() != Status::Closed
             {
-                each(port, &channel, self.is_pending(port));
+                each(port, &channel, table.abi.is_pending(port));
             }
         }
     }
 
     /// Whether the port is pending, masked or not.
     pub fn is_pending(&self, port: Port) -> bool {
-        two_level::is_pending(&self.shared_info, port)
+        self.table.lock().abi.is_pending(port)
     }
 
     /// Whether the guest has masked the port.
     pub fn is_masked(&self, port: Port) -> bool {
-        two_level::is_masked(&self.shared_info, port)
+        self.table.lock().abi.is_masked(port)
     }
 
     /// Sets the bits, and tells the vCPU and whoever polls for the port.
-    pub(super) fn mark(&self, table: &Table, port: Port, notify: &impl Notify) {
+    pub(super) fn mark(&self, table: &mut Table, port: Port, notify: &impl Notify) {
         let Some(vcpu) = table.get(port).map(|channel| channel.notify_vcpu()) else {
             return;
         };
         let Some(events) = self.vcpus.get(vcpu.index()) else {
             return;
         };
-        match two_level::set_pending(&self.shared_info, events.info(), port) {
+        match table.abi.set_pending(port, vcpu, events.info()) {
             // Who polls for it has seen it.
             Change::None => return,
             Change::Pending => {}

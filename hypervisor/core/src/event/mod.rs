@@ -1,12 +1,14 @@
-//! Event channels of one domain, with the 2-level ABI (`public/event_channel.h`).
+//! Event channels of one domain, with the 2-level and the FIFO ABI (`public/event_channel.h`).
 //!
-//! A channel is a port that can be made pending. Pending, mask and selector bits lie in pages shared with the guest;
-//! everything else is here, behind one lock per domain, which is also held while the bits are set: a port cannot be
-//! closed, moved or given away between the look at its channel and the event. Where an operation needs two domains, the
-//! lock of the one with the lower number is taken first.
+//! A channel is a port that can be made pending. Pending and mask bits, and what leads the guest to them, lie in pages
+//! shared with it; everything else is here, behind one lock per domain, which is also held while the bits are set: a
+//! port cannot be closed, moved or given away between the look at its channel and the event. Where an operation needs
+//! two domains, the lock of the one with the lower number is taken first.
 
+mod abi;
 mod channel;
 mod delivery;
+mod fifo;
 mod operations;
 mod poll;
 mod table;
@@ -16,11 +18,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 
 use oxen_abi::Errno;
-use oxen_abi::event_channel::TWO_LEVEL_PORTS;
 use spin::{Mutex, Once};
 
 use crate::guest_page::GuestPage;
 use crate::id::{DomainId, Port, VcpuId};
+use abi::Abi;
 
 pub use channel::{Channel, Status};
 use poll::Poll;
@@ -61,20 +63,17 @@ impl VcpuEvents {
 /// The event channels of one domain.
 pub struct EventChannels {
     domain: DomainId,
-    shared_info: GuestPage,
     vcpus: Vec<VcpuEvents>,
     table: Mutex<Table>,
     /// Polls that wait, so that senders need not ask each vCPU.
     pollers: AtomicU32,
-    limit: u32,
 }
 
 impl EventChannels {
     /// No channels. Each vCPU's information is the legacy one in the shared page, for those that have one there.
-    /// At most `limit` port numbers, of which 0 is not used.
+    /// At most `limit` port numbers, of which 0 is not used, and no more than the ABI in use has.
     pub fn new(domain: DomainId, shared_info: GuestPage, vcpus: usize, limit: u32) -> Self {
-        let limit = limit.min(TWO_LEVEL_PORTS);
-        let table = Mutex::new(Table::new(vcpus, limit));
+        let table = Mutex::new(Table::new(vcpus, limit, Abi::two_level(shared_info)));
         let vcpus = (0..vcpus)
             .map(|index| VcpuEvents {
                 legacy: VcpuInfo::legacy(shared_info, index),
@@ -84,11 +83,9 @@ impl EventChannels {
             .collect();
         Self {
             domain,
-            shared_info,
             vcpus,
             table,
             pollers: AtomicU32::new(0),
-            limit,
         }
     }
 
@@ -128,9 +125,11 @@ impl EventChannels {
             .is_some_and(|events| events.info().upcall_pending())
     }
 
-    /// `EVTCHNOP_reset` for a domain all of whose channels lead to itself; see [`Self::close_all`].
+    /// `EVTCHNOP_reset` for a domain all of whose channels lead to itself; see [`Self::close_all`]. The domain is back
+    /// at the 2-level ABI, and pages that it gave for the FIFO one are written to no more.
     pub fn reset(&self) {
         self.close_all(|_, peer| debug_assert_eq!(peer.domain, self.domain));
+        self.table.lock().abi.use_two_level();
     }
 
     /// Closes every channel; `tell` gets each closed port with its far end in another domain, which must be told with

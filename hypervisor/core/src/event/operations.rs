@@ -5,7 +5,7 @@ use oxen_abi::event_channel::{Virq, status};
 use spin::MutexGuard;
 
 use super::table::Table;
-use super::{Channel, EventChannels, Notify, Peer, Status, two_level};
+use super::{Channel, EventChannels, Notify, Peer, Status};
 use crate::id::{DomainId, Port, VcpuId};
 
 impl EventChannels {
@@ -58,14 +58,14 @@ impl EventChannels {
             table.check_unbound(remote_port, self.domain)?;
             let port = table.allocate(near_end)?;
             table.open(remote_port)?.bind_to(self.domain, port);
-            self.mark(&table, port, notify);
+            self.mark(&mut table, port, notify);
             port
         } else {
             let (mut near, mut far) = self.lock_pair(remote);
             far.check_unbound(remote_port, self.domain)?;
             let port = near.allocate(near_end)?;
             far.open(remote_port)?.bind_to(self.domain, port);
-            self.mark(&near, port, notify);
+            self.mark(&mut near, port, notify);
             port
         };
         Ok(port)
@@ -78,7 +78,6 @@ impl EventChannels {
     pub fn close(&self, port: Port) -> Result<Option<Peer>, Errno> {
         let mut table = self.table.lock();
         let closed = table.free(port)?;
-        two_level::clear_pending(&self.shared_info, port);
         let Some(peer) = closed.peer() else {
             return Ok(None);
         };
@@ -106,9 +105,9 @@ impl EventChannels {
     pub fn send(&self, port: Port, notify: &impl Notify) -> Result<Option<Peer>, Errno> {
         let mut table = self.table.lock();
         match table.open(port)?.status() {
-            Status::Ipi => self.mark(&table, port, notify),
+            Status::Ipi => self.mark(&mut table, port, notify),
             Status::Interdomain(peer) if peer.domain == self.domain => {
-                self.mark(&table, peer.port, notify);
+                self.mark(&mut table, peer.port, notify);
             }
             Status::Interdomain(peer) => return Ok(Some(peer)),
             Status::Unbound(_) => {}
@@ -119,17 +118,17 @@ impl EventChannels {
 
     /// Makes `port` pending if its channel still leads to `peer`, the end that was sent to.
     pub fn signal(&self, port: Port, peer: Peer, notify: &impl Notify) {
-        let table = self.table.lock();
+        let mut table = self.table.lock();
         if table.get(port).and_then(|channel| channel.peer()) == Some(peer) {
-            self.mark(&table, port, notify);
+            self.mark(&mut table, port, notify);
         }
     }
 
     /// Raises a VIRQ of a vCPU (0 for global ones); nothing happens where the guest has not bound it.
     pub fn raise_virq(&self, vcpu: VcpuId, virq: Virq, notify: &impl Notify) {
-        let table = self.table.lock();
+        let mut table = self.table.lock();
         if let Some(port) = table.virq(virq, vcpu) {
-            self.mark(&table, port, notify);
+            self.mark(&mut table, port, notify);
         }
     }
 
@@ -177,7 +176,7 @@ impl EventChannels {
         }
     }
 
-    fn check_vcpu(&self, vcpu: VcpuId) -> Result<(), Errno> {
+    pub(super) fn check_vcpu(&self, vcpu: VcpuId) -> Result<(), Errno> {
         self.vcpus.get(vcpu.index()).map(|_| ()).ok_or(Errno::NoEnt)
     }
 

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use oxen_abi::Errno;
 use oxen_abi::event_channel::Virq;
 
+use super::abi::Abi;
 use super::channel::{Channel, Status};
+use super::fifo::Fifo;
 use crate::id::{DomainId, Port, VcpuId};
 
 /// Ports by vCPU and virtual interrupt, so that raising one searches nothing.
@@ -16,19 +18,44 @@ pub struct Table {
     channels: Vec<Channel>,
     /// No port below it is free; port 0 never is.
     free_from: usize,
-    limit: usize,
+    limit: u32,
     virqs: Vec<VirqPorts>,
+    /// How events are shown to the guest.
+    pub abi: Abi,
 }
 
 impl Table {
-    /// No open ports; at most `limit` numbers, of which 0 is not used.
-    pub fn new(vcpus: usize, limit: u32) -> Self {
+    /// No open ports; at most `limit` numbers, of which 0 is not used, and no more than the ABI has.
+    pub fn new(vcpus: usize, limit: u32, abi: Abi) -> Self {
         Self {
             channels: Vec::new(),
             free_from: 1,
-            limit: limit as usize,
+            limit,
             virqs: alloc::vec![[None; Virq::COUNT as usize]; vcpus],
+            abi,
         }
+    }
+
+    /// Port numbers that the domain can have, of which 0 is not used.
+    pub fn limit(&self) -> u32 {
+        self.limit.min(self.abi.ports())
+    }
+
+    /// The FIFO ABI's state; the domain changes to that ABI if it does not use it yet.
+    ///
+    /// # Errors
+    /// `NoMem`.
+    pub fn fifo_or_switch(&mut self) -> Result<&mut Fifo, Errno> {
+        if self.abi.fifo().is_none() {
+            let mut fifo = Fifo::new(self.virqs.len())?;
+            fifo.cover(Port(self.end()))?;
+            let channels = self.channels.iter().enumerate();
+            let open = channels
+                .filter(|(_, channel)| channel.status() != Status::Closed)
+                .map(|(index, _)| Port(index as u32));
+            self.abi.use_fifo(fifo, open);
+        }
+        self.abi.fifo().ok_or(Errno::NoMem)
     }
 
     /// Ports beyond which none was ever opened.
@@ -40,7 +67,7 @@ impl Table {
     pub fn get(&self, port: Port) -> Option<Channel> {
         match self.channels.get(port.index()) {
             Some(channel) => Some(*channel),
-            None if port.index() < self.limit => Some(Channel::CLOSED),
+            None if port.0 < self.limit() => Some(Channel::CLOSED),
             None => None,
         }
     }
@@ -67,16 +94,17 @@ impl Table {
             .skip(self.free_from)
             .position(|old| old.status() == Status::Closed)
             .map_or(self.channels.len().max(1), |index| self.free_from + index);
-        if free >= self.limit {
+        let port = Port(free as u32);
+        if port.0 >= self.limit() {
             return Err(Errno::NoSpc);
         }
+        self.abi.cover(port)?;
         while self.channels.len() <= free {
             self.channels.try_reserve(1).map_err(|_| Errno::NoMem)?;
             self.channels.push(Channel::CLOSED);
         }
         self.channels[free] = channel;
         self.free_from = free + 1;
-        let port = Port(free as u32);
         if let Some((virq, vcpu)) = channel.bound_virq() {
             self.set_virq(virq, vcpu, Some(port));
         }
@@ -90,6 +118,7 @@ impl Table {
     pub fn free(&mut self, port: Port) -> Result<Channel, Errno> {
         let channel = core::mem::replace(self.open(port)?, Channel::CLOSED);
         self.free_from = self.free_from.min(port.index());
+        self.abi.closed(port);
         if let Some((virq, vcpu)) = channel.bound_virq() {
             self.set_virq(virq, vcpu, None);
         }

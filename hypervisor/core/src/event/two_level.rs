@@ -9,6 +9,7 @@ use oxen_abi::Errno;
 use oxen_abi::event_channel::TWO_LEVEL_PORTS;
 use oxen_abi::shared_info::{EVTCHN_MASK, EVTCHN_PENDING, LEGACY_VCPUS, VCPU_INFO_SIZE, vcpu_info};
 
+use super::abi::Change;
 use crate::address::PAGE_SIZE;
 use crate::guest_page::GuestPage;
 use crate::id::Port;
@@ -66,23 +67,17 @@ impl VcpuInfo {
         };
         let bit = 1 << word;
         let selector = page.u64(offset + vcpu_info::PENDING_SEL);
-        selector.fetch_or(bit, Ordering::AcqRel) & bit == 0
-            && page
-                .u8(offset + vcpu_info::UPCALL_PENDING)
+        selector.fetch_or(bit, Ordering::AcqRel) & bit == 0 && self.raise_upcall()
+    }
+
+    /// Sets the upcall flag; true if it went up. A vCPU that has no place for it looks when it gets one.
+    pub(super) fn raise_upcall(&self) -> bool {
+        self.place.is_some_and(|(page, offset)| {
+            page.u8(offset + vcpu_info::UPCALL_PENDING)
                 .swap(1, Ordering::AcqRel)
                 == 0
+        })
     }
-}
-
-/// What making a port pending has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing: it was pending already, or cannot be.
-    None,
-    /// It is pending; its vCPU knows already, or need not because the port is masked.
-    Pending,
-    /// It is pending and its vCPU must be told.
-    Upcall,
 }
 
 /// Makes the port pending.
@@ -126,13 +121,12 @@ pub fn is_masked(shared_info: &GuestPage, port: Port) -> bool {
     is_set(shared_info, EVTCHN_MASK, port)
 }
 
-/// Forgets a pending event of a port that is being closed.
-pub fn clear_pending(shared_info: &GuestPage, port: Port) {
-    if let Some((word, bit)) = position(port) {
-        shared_info
-            .u64(EVTCHN_PENDING + 8 * word)
-            .fetch_and(!bit, Ordering::AcqRel);
-    }
+/// Takes a pending event away from the guest; true if there was one.
+pub fn clear_pending(shared_info: &GuestPage, port: Port) -> bool {
+    position(port).is_some_and(|(word, bit)| {
+        let pending = shared_info.u64(EVTCHN_PENDING + 8 * word);
+        pending.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    })
 }
 
 fn is_set(shared_info: &GuestPage, bitmap: usize, port: Port) -> bool {
