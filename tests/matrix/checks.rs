@@ -25,13 +25,18 @@ const HARMLESS: &[&str] = &[
     "MMIO Stale Data CPU bug",
 ];
 
-/// dom0 knows where it is: privileged, on Xen's ABI, as a PVH guest, with as many CPUs as it was given.
+/// dom0 knows where it is: privileged, on Xen's ABI, as a PVH guest, with as many CPUs as it was given
+/// and with events by the FIFO ABI.
 pub fn is_pvh_dom0(dom0: &mut Dom0, vcpus: u32) -> Result<(), Failure> {
     let expected = [
         ("cat /proc/xen/capabilities", "control_d".to_owned()),
         ("cat /sys/hypervisor/type", "xen".to_owned()),
         ("cat /sys/hypervisor/guest_type", "PVH".to_owned()),
         ("grep -c ^processor /proc/cpuinfo", vcpus.to_string()),
+        (
+            "dmesg | grep -c 'xen:events: Using FIFO-based ABI'",
+            "1".to_owned(),
+        ),
     ];
     for (command, wanted) in expected {
         let got = dom0.run(command)?;

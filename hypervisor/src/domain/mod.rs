@@ -2,13 +2,14 @@
 
 pub mod crash;
 pub mod dom0;
+pub mod event_pages;
 pub mod p2m;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use oxen_abi::event_channel::Virq;
+use oxen_abi::event_channel::{Virq, fifo};
 use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, param};
 use oxen_abi::shared_info;
 use oxen_core::address::{Gfn, GuestPhys, Mfn, PAGE_SIZE};
@@ -24,6 +25,7 @@ use spin::{Mutex, Once};
 use crate::memory::{HostPages, guest_page};
 use crate::time;
 use crate::vcpu::VcpuShared;
+use event_pages::EventPages;
 use p2m::DomainP2m;
 
 /// Where a vCPU wants its run states written: up to two physical pieces, as the structure may cross a page.
@@ -43,6 +45,8 @@ pub struct Domain {
     pub vcpus: Box<[VcpuShared]>,
     /// Its event channels.
     pub events: EventChannels,
+    /// Its frames that they write to.
+    pub event_pages: Mutex<EventPages>,
     /// Its guest-physical map.
     pub p2m: Mutex<DomainP2m>,
     /// RAM that it owns, by guest frame.
@@ -78,13 +82,16 @@ impl Domain {
         vcpus: Box<[VcpuShared]>,
         p2m: DomainP2m,
     ) -> Option<Self> {
-        const EVENT_CHANNELS: u32 = 4096;
+        /// What libxl allows guests whose configuration does not say (`max_event_channels`, 1023 beside port 0).
+        const GUEST_PORTS: u32 = 1024;
+        let ports = if privileged { fifo::PORTS } else { GUEST_PORTS };
         let shared_info = HostPages::new_zeroed(1)?;
-        let events = EventChannels::new(id, shared_info.shared(), vcpus.len(), EVENT_CHANNELS);
+        let events = EventChannels::new(id, shared_info.shared(), vcpus.len(), ports);
         let domain = Self {
             id,
             privileged,
             events,
+            event_pages: Mutex::new(EventPages::default()),
             p2m: Mutex::new(p2m),
             own: Mutex::new(RangeSet::new()),
             memory_map: Once::new(),

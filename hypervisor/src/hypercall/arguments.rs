@@ -50,6 +50,11 @@ impl<const N: usize> Argument<N> {
         u64::from(self.u32(offset)) | u64::from(self.u32(offset + 4)) << 32
     }
 
+    /// Sets the 8-bit field at `offset`.
+    pub fn set_u8(&mut self, offset: usize, value: u8) {
+        self.0[offset] = value;
+    }
+
     /// Sets the 16-bit field at `offset`.
     pub fn set_u16(&mut self, offset: usize, value: u16) {
         self.0[offset..offset + 2].copy_from_slice(&value.to_le_bytes());

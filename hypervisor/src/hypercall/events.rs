@@ -3,7 +3,8 @@
 use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
-use oxen_abi::event_channel::{Virq, cmd};
+use oxen_abi::event_channel::{Virq, cmd, fifo};
+use oxen_core::address::Gfn;
 use oxen_core::event::Status;
 use oxen_core::id::{DomainId, Port, VcpuId};
 
@@ -40,13 +41,23 @@ pub fn event_channel_op<H: Vcpu>(
         cmd::STATUS => status(vcpu, pointer),
         cmd::RESET => {
             own_domain(vcpu, Argument::<2>::read(vcpu, pointer)?.u16(0))?;
-            vcpu.domain.events.reset();
+            vcpu.domain.reset_events();
             Ok(0)
         }
-        // The FIFO ABI and what comes with it: guests fall back to the 2-level one.
-        cmd::INIT_CONTROL | cmd::EXPAND_ARRAY | cmd::SET_PRIORITY | cmd::BIND_PIRQ => {
-            Err(Errno::NoSys)
+        cmd::INIT_CONTROL => init_control(vcpu, pointer),
+        cmd::EXPAND_ARRAY => {
+            let gfn = Gfn(Argument::<8>::read(vcpu, pointer)?.u64(0));
+            vcpu.domain.expand_event_array(gfn).map(|()| 0)
         }
+        cmd::SET_PRIORITY => {
+            let argument = Argument::<8>::read(vcpu, pointer)?;
+            vcpu.domain
+                .events
+                .set_priority(Port(argument.u32(0)), argument.u32(4))
+                .map(|()| 0)
+        }
+        // For guests without an APIC: PVH domains have one.
+        cmd::BIND_PIRQ => Err(Errno::NoSys),
         _ => unknown_operation(&UNKNOWN, "event_channel_op", command),
     }
 }
@@ -102,6 +113,17 @@ fn bind_interdomain<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
         .events
         .bind_interdomain(&domain.events, Port(argument.u32(4)), domain)?;
     argument.set_u32(8, port.0);
+    argument.write(vcpu, pointer).map(|()| 0)
+}
+
+fn init_control<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let mut argument = Argument::<24>::read(vcpu, pointer)?;
+    vcpu.domain.init_event_control(
+        vcpu_id(argument.u32(12))?,
+        Gfn(argument.u64(0)),
+        argument.u32(8),
+    )?;
+    argument.set_u8(16, fifo::LINK_BITS);
     argument.write(vcpu, pointer).map(|()| 0)
 }
 

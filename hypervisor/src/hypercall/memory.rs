@@ -117,13 +117,15 @@ fn each_extent<H: Vcpu>(
     Ok(count)
 }
 
-/// Takes frames from the domain: a hole stays, and the machine has the frames back.
+/// Takes frames from the domain: a hole stays, and the machine has the frames back. Not those that events are written to.
 fn release(domain: &Domain, gfn: Gfn, count: u64) -> Result<(), MapError> {
     for frame in gfn.0..gfn.0.saturating_add(count) {
+        let event_pages = domain.event_pages.lock();
         let mut p2m = domain.p2m.lock();
         let mapping = p2m
             .lookup(Gfn(frame))
             .filter(|mapping| mapping.kind == Kind::Ram)
+            .filter(|mapping| !event_pages.contains(mapping.frame))
             .ok_or(MapError::BeyondMap)?;
         p2m.unmap(Gfn(frame), 1)?;
         drop(p2m);

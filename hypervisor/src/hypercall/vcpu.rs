@@ -97,16 +97,10 @@ pub fn vm_assist<H: Vcpu>(_: &mut Running<H>, &[_, kind, ..]: &Arguments) -> Out
 
 fn register_vcpu_info<H: Vcpu>(vcpu: &Running<H>, index: usize, pointer: u64) -> Outcome {
     let argument = Argument::<16>::read(vcpu, pointer)?;
-    let domain = &*vcpu.domain;
-    let page = domain
-        .page(Gfn(argument.u64(0)), true)
-        .ok_or(Errno::Inval)?;
-    let id = VcpuId(index as u16);
-    domain
-        .events
-        .register_vcpu_info(id, page, argument.u32(8) as usize, domain)?;
-    domain.publish_time(id);
-    Ok(0)
+    let (gfn, offset) = (Gfn(argument.u64(0)), argument.u32(8) as usize);
+    vcpu.domain
+        .move_vcpu_info(VcpuId(index as u16), gfn, offset)
+        .map(|()| 0)
 }
 
 /// The area is given by its linear address, which is translated once: Linux keeps it in memory that never moves.
