@@ -23,6 +23,13 @@ pub fn cases() -> Vec<Case> {
         }
         cases.push(Case::new(kind, "boot::reboot_resets_the_machine", reboots));
     }
+    for kind in [Kind::Bochs, Kind::Kvm] {
+        cases.push(Case::new(
+            kind,
+            "boot::without_apic_virtualization",
+            boots_on_the_plain_path,
+        ));
+    }
     for kind in [Kind::Tcg, Kind::Kvm] {
         cases.push(Case::new(kind, "boot::uefi", boots_by_uefi));
     }
@@ -41,6 +48,21 @@ fn boots_by_uefi(name: &str, kind: Kind) -> Result<(), Failure> {
     setup.machine.uefi = true;
     setup.hypervisor_options = "dom0_max_vcpus=1".into();
     boots_and_powers_off(&setup, 1)
+}
+
+/// CPUs without the feature, and the option that turns it off, leave the local APIC to the hypervisor.
+fn boots_on_the_plain_path(name: &str, kind: Kind) -> Result<(), Failure> {
+    let mut setup = Setup::new(name, kind)?;
+    setup.hypervisor_options = "apicv=0 dom0_max_vcpus=2".into();
+    let mut dom0 = setup.boot()?;
+    let log = dom0.hypervisor_log();
+    ensure!(
+        !log.iter().any(|line| line.contains("APIC-register")),
+        "apicv=0 did not turn APIC virtualization off"
+    );
+    checks::is_pvh_dom0(&mut dom0, 2)?;
+    checks::logs_are_clean(&mut dom0)?;
+    dom0.power_off()
 }
 
 fn reboots(name: &str, kind: Kind) -> Result<(), Failure> {

@@ -1,6 +1,11 @@
 //! What the firmware's tables say about this machine.
 
-use oxen_core::acpi::{Fadt, Madt, McfgSegment, PhysicalRead, Tables, find_rsdp, sleep_type_s5};
+use core::ops::Range;
+
+use oxen_core::acpi::{
+    Fadt, Madt, McfgSegment, PhysicalRead, Tables, amd_units, find_rsdp, hpet_base, sleep_type_s5,
+    vtd_units,
+};
 use oxen_core::address::HostPhys;
 use spin::Once;
 
@@ -18,6 +23,8 @@ pub struct Firmware {
     pub madt: Madt,
     /// Memory-mapped configuration space.
     pub mcfg: alloc::vec::Vec<McfgSegment>,
+    /// Registers that no domain reaches: the IOMMUs' and the HPET's.
+    pub kept: alloc::vec::Vec<Range<u64>>,
 }
 
 static FIRMWARE: Once<Firmware> = Once::new();
@@ -77,13 +84,34 @@ pub fn read(rsdp: Option<HostPhys>) -> &'static Firmware {
                 "ACPI describes no soft-off state: the machine will halt instead of powering off"
             ),
         }
-        Firmware { tables, madt, mcfg }
+        let kept = kept_registers(&tables);
+        Firmware {
+            tables,
+            madt,
+            mcfg,
+            kept,
+        }
     })
 }
 
 /// The tables, once read.
 pub fn get() -> Option<&'static Firmware> {
     FIRMWARE.get()
+}
+
+fn kept_registers(tables: &Tables) -> alloc::vec::Vec<Range<u64>> {
+    const HPET_SIZE: u64 = 4096;
+    let mut kept = tables.find(b"DMAR").map(vtd_units).unwrap_or_default();
+    kept.extend(tables.find(b"IVRS").map(amd_units).unwrap_or_default());
+    if !kept.is_empty() {
+        log::info!(
+            "{} IOMMUs are left as the firmware left them, out of dom0's reach",
+            kept.len()
+        );
+    }
+    let hpet = tables.find(b"HPET").and_then(hpet_base);
+    kept.extend(hpet.map(|base| base.0..base.0 + HPET_SIZE));
+    kept
 }
 
 fn read_dsdt(fadt: &Fadt) -> Option<alloc::vec::Vec<u8>> {

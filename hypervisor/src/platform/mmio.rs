@@ -1,6 +1,6 @@
 //! Device memory: what dom0 reaches directly, by mapping on first touch, and what is emulated or refused.
 
-use oxen_core::address::{Gfn, GuestPhys, Mfn};
+use oxen_core::address::{Gfn, GuestPhys, Mfn, PAGE_SIZE};
 use oxen_core::memory::p2m::Kind;
 
 use super::{firmware, irq, pci};
@@ -59,23 +59,24 @@ pub fn is_device(gfn: Gfn) -> bool {
     !is_ours(gfn)
 }
 
-/// RAM of any kind that the domain does not have yet is not its; local and I/O APICs, configuration windows, and the timer
-/// that tables hide.
+/// RAM of any kind that the domain does not have yet is not its; local and I/O APICs, configuration windows, IOMMUs, and
+/// the timer that tables hide.
 fn is_ours(gfn: Gfn) -> bool {
     let address = Mfn(gfn.0).address();
     gfn == LOCAL_APIC
         || frames::is_ram(Mfn(gfn.0))
         || io_apic::owns(address)
         || pci::owns(gfn.address())
-        || is_hpet(gfn)
+        || is_kept(gfn)
 }
 
-fn is_hpet(gfn: Gfn) -> bool {
-    /// Offset of the base address in the table (IA-PC HPET specification, 3.2.4).
-    const BASE: core::ops::Range<usize> = 44..52;
-    firmware::get()
-        .and_then(|firmware| firmware.tables.find(b"HPET"))
-        .and_then(|table| table.bytes.get(BASE))
-        .and_then(|bytes| bytes.try_into().ok())
-        .is_some_and(|bytes| u64::from_le_bytes(bytes) >> 12 == gfn.0)
+/// Registers of the IOMMUs and of the HPET.
+fn is_kept(gfn: Gfn) -> bool {
+    let page = gfn.address().0..gfn.address().0 + PAGE_SIZE as u64;
+    firmware::get().is_some_and(|firmware| {
+        firmware
+            .kept
+            .iter()
+            .any(|range| range.start < page.end && page.start < range.end)
+    })
 }

@@ -5,12 +5,14 @@
 mod dom0;
 mod facts;
 mod fadt;
+mod iommu;
 mod madt;
 mod tables;
 
 pub use dom0::{Dom0Tables, build_dom0_tables};
 pub use facts::{McfgSegment, SerialConsole, hpet_base, sleep_type_s5};
 pub use fadt::{Fadt, Place, Reset};
+pub use iommu::{amd_units, vtd_units};
 pub use madt::{Cpu, IoApicEntry, LocalNmi, Madt, NmiSource, Override};
 pub use tables::{Table, Tables, find_rsdp};
 

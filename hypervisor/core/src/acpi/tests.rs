@@ -343,6 +343,34 @@ fn the_search_finds_an_rsdp_in_either_area() {
 }
 
 #[test]
+fn iommu_registers_are_found_and_broken_structures_end_the_search() {
+    let mut content = vec![0; 12];
+    // DRHD of one page; RMRR; DRHD of four pages.
+    content.extend([0, 0, 16, 0, 0, 0, 0, 0]);
+    content.extend(0xFED9_0000u64.to_le_bytes());
+    content.extend([1, 0, 24, 0]);
+    content.extend([0; 20]);
+    content.extend([0, 0, 16, 0, 1, 2, 0, 0]);
+    content.extend(0xFED9_1000u64.to_le_bytes());
+    content.extend([0, 0, 3, 0]);
+    let units = vtd_units(&table(b"DMAR", 0x1000, &content));
+    assert_eq!(units, [0xFED9_0000..0xFED9_1000, 0xFED9_1000..0xFED9_5000]);
+
+    let mut content = vec![0; 12];
+    content.extend([0x10, 0, 24, 0, 0, 0, 0, 0]);
+    content.extend(0xFEB8_0000u64.to_le_bytes());
+    content.extend([0; 8]);
+    content.extend([0x11, 0, 40, 0, 0, 0, 0, 0]);
+    content.extend(0xFEB8_0000u64.to_le_bytes());
+    content.extend([0; 8]);
+    content.extend((1u64 << 9).to_le_bytes());
+    content.extend([0; 8]);
+    let units = amd_units(&table(b"IVRS", 0x1000, &content));
+    assert_eq!(units, [0xFEB8_0000..0xFEC0_0000]);
+    assert!(amd_units(&table(b"IVRS", 0x1000, &[])).is_empty());
+}
+
+#[test]
 fn isa_interrupts_follow_their_overrides() {
     assert_eq!(host_madt().isa_gsi(0), (2, 0));
     assert_eq!(host_madt().isa_gsi(4), (4, 0));
@@ -436,6 +464,8 @@ fn read_all(table: &Table) {
     Fadt::parse(table);
     McfgSegment::parse_all(table);
     hpet_base(table);
+    vtd_units(table);
+    amd_units(table);
     SerialConsole::parse(table);
     sleep_type_s5(&table.bytes);
 }
