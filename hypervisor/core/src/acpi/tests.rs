@@ -366,7 +366,8 @@ fn iommu_registers_are_found_and_broken_structures_end_the_search() {
     content.extend((1u64 << 9).to_le_bytes());
     content.extend([0; 8]);
     let units = amd_units(&table(b"IVRS", 0x1000, &content));
-    assert_eq!(units, [0xFEB8_0000..0xFEC0_0000]);
+    assert_eq!(units.len(), 1);
+    assert_eq!(units[0], 0xFEB8_0000..0xFEC0_0000);
     assert!(amd_units(&table(b"IVRS", 0x1000, &[])).is_empty());
 }
 
