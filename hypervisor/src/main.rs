@@ -22,9 +22,9 @@ mod virt;
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use oxen_core::address::Gfn;
 use oxen_core::apic::{LocalApic, Trigger};
 use oxen_core::cmdline::Options;
 use oxen_core::id::CpuId;
@@ -173,10 +173,11 @@ fn bring_up_machine(options: &Options, loaded: &Loaded, plan: memory_plan::Plan)
 /// The machine's backend, for the CPUs that come later.
 struct Machine<B: Backend> {
     backend: B,
-    domain: alloc::sync::Arc<Domain>,
+    domain: Arc<Domain>,
     start: dom0::Start,
     port_bitmap: HostPages,
-    apic_access_page: Option<HostPages>,
+    /// For domains without ports.
+    closed_ports: HostPages,
 }
 
 /// What secondary CPUs run once there is a domain, for the backend that was chosen.
@@ -186,6 +187,9 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
     let backend = B::probe(options.apic_virtualization)
         .unwrap_or_else(|missing| stop::refuse_boot(format_args!("this CPU lacks {missing}")));
     enable(&backend, CpuId(0));
+    if backend.wants_apic_access_page() {
+        domain::want_apic_access_page();
+    }
     log::info!("{} with {}", B::NAME, Describe(&backend));
     console::stage("hardware virtualization is on");
 
@@ -217,9 +221,9 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         .sum();
     let mut port_bitmap = HostPages::new_zeroed(ports::BITMAP / 4096)
         .unwrap_or_else(|| stop::refuse_boot(format_args!("no memory left for the port bitmap")));
-    let apic_access_page = backend
-        .wants_apic_access_page()
-        .then(|| map_apic_access_page(&domain));
+    let mut closed_ports = HostPages::new_zeroed(ports::BITMAP / 4096)
+        .unwrap_or_else(|| stop::refuse_boot(format_args!("no memory left for the port bitmap")));
+    ports::fill_bitmap(closed_ports.bytes_mut(), false);
     ports::fill_bitmap(port_bitmap.bytes_mut(), true);
     claim_console();
     log_memory(ram, &domain);
@@ -235,22 +239,12 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         domain,
         start,
         port_bitmap,
-        apic_access_page,
+        closed_ports,
     }));
     MachinePointer::set(machine);
     SECONDARY.call_once(|| secondary_with::<B>);
     smp::release();
     serve(machine, CpuId(0))
-}
-
-/// Maps a page of ours where the domain has the local APIC. Only vCPUs that do not use it there reach it; it says nothing.
-fn map_apic_access_page(domain: &Domain) -> HostPages {
-    const LOCAL_APIC: Gfn = Gfn(0xFEE00);
-    HostPages::new_zeroed(1)
-        .filter(|page| domain.map_shared(LOCAL_APIC, page.first()).is_ok())
-        .unwrap_or_else(|| {
-            stop::refuse_boot(format_args!("no memory left for the local APIC's page"))
-        })
 }
 
 /// Says who has the RAM: what is neither dom0's nor free is what the hypervisor itself takes.
@@ -315,26 +309,32 @@ fn serve<B: Backend>(machine: &Machine<B>, cpu: CpuId) -> ! {
     let vcpus: Vec<_> = (0..domain.vcpus.len())
         .filter(|&index| domain.vcpus[index].cpu == cpu)
         .map(|index| {
-            new_vcpu(machine, index).unwrap_or_else(|missing| {
+            new_vcpu(machine, domain, index).unwrap_or_else(|missing| {
                 stop::refuse_boot(format_args!("dom0 vCPU {index}: {missing}"))
             })
         })
         .collect();
-    vcpu::run::serve(vcpus)
+    vcpu::run::serve(vcpus, &|domain, index| new_vcpu(machine, domain, index))
 }
 
 fn new_vcpu<B: Backend>(
     machine: &Machine<B>,
+    domain: &Arc<Domain>,
     index: usize,
 ) -> Result<Running<B::Vcpu>, virt::Missing> {
     let no_memory = || virt::Missing::from("memory");
-    let domain = machine.domain.clone();
+    let domain = domain.clone();
+    let port_bitmap = if domain.privileged {
+        &machine.port_bitmap
+    } else {
+        &machine.closed_ports
+    };
     let apic_page = HostPages::new_zeroed(1).ok_or_else(no_memory)?;
     let hardware = machine.backend.new_vcpu(VcpuConfig {
         nested_root: domain.p2m.lock().root(),
-        port_bitmap: machine.port_bitmap.first().address(),
+        port_bitmap: port_bitmap.first().address(),
         apic_page: apic_page.first().address(),
-        apic_access_page: machine
+        apic_access_page: domain
             .apic_access_page
             .as_ref()
             .map(|page| page.first().address()),
@@ -355,7 +355,7 @@ fn new_vcpu<B: Backend>(
         kept: vcpu::msr::Kept::default(),
         map_generation: 0,
     };
-    if index == 0 {
+    if index == 0 && running.domain.privileged {
         let dom0::Start { entry, start_info } = machine.start;
         running.start(Box::new(StartRegisters::pvh(entry, start_info)));
     }

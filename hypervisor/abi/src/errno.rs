@@ -21,6 +21,8 @@ pub enum Errno {
     Inval = 22,
     NoSpc = 28,
     NoSys = 38,
+    /// Not for guests: the call is to be made again, with what it has left in the registers.
+    Restart = 85,
     OpNotSupp = 95,
     NoBufs = 105,
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cpuid;
+pub mod domctl;
 pub mod errno;
 pub mod event_channel;
 pub mod grant;
@@ -14,6 +15,7 @@ pub mod platform;
 pub mod sched;
 pub mod shared_info;
 pub mod start_info;
+pub mod sysctl;
 pub mod vcpu;
 pub mod version;
 

@@ -15,6 +15,8 @@ pub const SCHED_OP: u64 = 29;
 pub const EVENT_CHANNEL_OP: u64 = 32;
 pub const PHYSDEV_OP: u64 = 33;
 pub const HVM_OP: u64 = 34;
+pub const SYSCTL: u64 = 35;
+pub const DOMCTL: u64 = 36;
 
 /// Hypercall slots in a hypercall page.
 pub const PAGE_SLOTS: usize = 128;

@@ -22,6 +22,8 @@ pub mod reason {
     pub const CRASH: u32 = 3;
     pub const WATCHDOG: u32 = 4;
     pub const SOFT_RESET: u32 = 5;
+    /// The highest.
+    pub const MAX: u32 = SOFT_RESET;
 }
 
 /// Most ports in one poll.

@@ -1,6 +1,7 @@
 //! The registers that a vCPU starts with: at the PVH entry, after INIT–SIPI, or as the guest itself asks.
 
 use oxen_abi::Errno;
+use oxen_abi::domctl::context as record;
 use oxen_abi::vcpu::context as abi;
 
 /// A descriptor-cache view of a segment register. Attributes are in the VMCS format of SDM vol. 3, 26.4.1 (bits 7:0
@@ -145,6 +146,47 @@ impl StartRegisters {
             abi::MODE_64 => Self::from_context_64(bytes),
             _ => Err(Errno::Inval),
         }
+    }
+
+    /// From a CPU record of an HVM context (`hvm_hw_cpu`, `public/arch-x86/hvm/save.h`): how a toolstack starts a domain's
+    /// first vCPU.
+    ///
+    /// # Errors
+    /// `Inval` for values that no CPU could run with.
+    pub fn from_record(bytes: &[u8; record::CPU_SIZE]) -> Result<Self, Errno> {
+        /// The record's order of general-purpose registers, by x86 encoding.
+        const ORDER: [usize; 16] = [0, 3, 1, 2, 5, 6, 7, 4, 8, 9, 10, 11, 12, 13, 14, 15];
+        let segment = |index: usize| {
+            let rights = word(bytes, record::RIGHTS + 4 * index);
+            Segment {
+                selector: 0,
+                attributes: rights & 0xFF | (rights & 0xF00) << 4,
+                limit: word(bytes, record::LIMITS + 4 * index),
+                base: long(bytes, record::BASES + 8 * index),
+            }
+        };
+        let mut registers = Self {
+            rip: long(bytes, record::RIP),
+            rflags: long(bytes, record::RFLAGS) | RFLAGS_FIXED,
+            cr0: long(bytes, record::CR0) | CR0_ET,
+            cr3: long(bytes, record::CR3),
+            cr4: long(bytes, record::CR4),
+            efer: long(bytes, record::EFER),
+            code: segment(0),
+            data: segment(1),
+            extra: segment(2),
+            stack: segment(5),
+            task: segment(6),
+            ..Self::flat(CODE_32)
+        };
+        for (index, register) in ORDER.into_iter().enumerate() {
+            registers.general[register] = long(bytes, record::GENERAL + 8 * index);
+        }
+        // Only 32-bit code: a saved domain in long mode has state that is not loaded here.
+        if registers.efer & EFER_LMA != 0 || registers.rip >> 32 != 0 || !registers.segments_fit() {
+            return Err(Errno::Inval);
+        }
+        registers.checked()
     }
 
     fn from_context_32(bytes: &[u8; abi::SIZE]) -> Result<Self, Errno> {
@@ -332,6 +374,26 @@ mod tests {
         // A code segment that is not present.
         put(&mut bytes, registers + abi::RIGHTS_32, 0xC1B, 2);
         assert_eq!(StartRegisters::from_context(&bytes), Err(Errno::Inval));
+    }
+
+    #[test]
+    fn a_toolstacks_record_starts_a_pvh_guest() {
+        let mut bytes = [0; record::CPU_SIZE];
+        put(&mut bytes, record::GENERAL + 8, 0x7000, 8);
+        put(&mut bytes, record::RIP, 0x100_0850, 8);
+        put(&mut bytes, record::CR0, 0x11, 8);
+        for (index, rights) in [0xC9B, 0xC93, 0xC93, 0xC93, 0xC93, 0xC93, 0x8B, 0]
+            .into_iter()
+            .enumerate()
+        {
+            let limit = if index == 6 { 0x67 } else { 0xFFFF_FFFF };
+            put(&mut bytes, record::LIMITS + 4 * index, limit, 4);
+            put(&mut bytes, record::RIGHTS + 4 * index, rights, 4);
+        }
+        let start = StartRegisters::from_record(&bytes);
+        assert_eq!(start, Ok(StartRegisters::pvh(0x100_0850, 0x7000)));
+        put(&mut bytes, record::RIGHTS, 0, 4);
+        assert_eq!(StartRegisters::from_record(&bytes), Err(Errno::Inval));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct PerCpu {
     tables: UnsafeCell<Option<HostTables>>,
     /// Set by others: look at the run queue and at the running vCPU's events before the next entry.
     pub attention: AtomicBool,
+    /// Set by others, before `attention`: something is in the vCPU loop's inbox.
+    pub has_mail: AtomicBool,
     /// Whether the CPU waits in HLT or is about to.
     pub idle: AtomicBool,
     /// Whether the CPU runs a guest or is about to: set before the last look at the map generation.
@@ -53,6 +55,7 @@ impl PerCpu {
             apic_id,
             tables: UnsafeCell::new(None),
             attention: AtomicBool::new(false),
+            has_mail: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             in_guest: AtomicBool::new(false),
             entries: AtomicU64::new(0),

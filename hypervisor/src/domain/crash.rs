@@ -21,6 +21,16 @@ pub fn machine_ends(domain: &Domain, reason: Reason) -> ! {
 
 /// The domain asks to be shut down.
 pub fn shutdown<H: Vcpu>(vcpu: &mut Running<H>, why: u32) -> Result<u64, Errno> {
+    if !vcpu.domain.privileged {
+        if why > reason::MAX {
+            return Err(Errno::Inval);
+        }
+        if why == reason::CRASH {
+            report(vcpu, "crashed");
+        }
+        vcpu.domain.shut_down(why);
+        return Ok(0);
+    }
     match why {
         reason::POWEROFF => finish(vcpu, Reason::PowerOff, format_args!("")),
         reason::REBOOT | reason::SOFT_RESET => finish(vcpu, Reason::Reboot, format_args!("")),
@@ -46,20 +56,20 @@ pub fn vcpu_down<H: Vcpu>(vcpu: &mut Running<H>) {
     vcpu.wait = Wait::Down;
     vcpu.shared().set_up(false);
     if vcpu.domain.vcpus.iter().all(|vcpu| !vcpu.is_up()) {
-        finish(vcpu, Reason::PowerOff, format_args!(""));
+        end(vcpu, Reason::PowerOff, format_args!(""));
     }
 }
 
 /// A triple fault: how old kernels reboot, and how broken ones die.
 pub fn triple_fault<H: Vcpu>(vcpu: &mut Running<H>) {
     report(vcpu, "had a triple fault");
-    finish(vcpu, Reason::Crash, format_args!("dom0 had a triple fault"));
+    end(vcpu, Reason::Crash, format_args!("dom0 had a triple fault"));
 }
 
 /// An exit that no handler knows.
 pub fn unexpected<H: Vcpu>(vcpu: &mut Running<H>, code: u64) {
     report(vcpu, "left guest mode for an unexpected reason");
-    finish(
+    end(
         vcpu,
         Reason::Crash,
         format_args!("unexpected exit {code:#x} of dom0"),
@@ -80,11 +90,23 @@ pub fn not_emulated<H: Vcpu>(
         vcpu,
         "used an instruction on device memory that is not emulated",
     );
-    finish(
+    end(
         vcpu,
         Reason::Crash,
         format_args!("dom0 touched {address} with an instruction that is not emulated"),
     );
+}
+
+/// The end of a domain: of a guest it is the guest's, of the control domain the machine's.
+fn end<H: Vcpu>(vcpu: &mut Running<H>, why: Reason, cause: fmt::Arguments<'_>) {
+    if vcpu.domain.privileged {
+        finish(vcpu, why, cause);
+    }
+    vcpu.domain.shut_down(match why {
+        Reason::PowerOff => reason::POWEROFF,
+        Reason::Reboot => reason::REBOOT,
+        Reason::Crash | Reason::Boot | Reason::Panic => reason::CRASH,
+    });
 }
 
 fn finish<H: Vcpu>(vcpu: &Running<H>, reason: Reason, cause: fmt::Arguments<'_>) -> ! {

@@ -12,18 +12,17 @@ use oxen_core::acpi::build_dom0_tables;
 use oxen_core::address::{Gfn, GuestPhys, HostPhys, Mfn, PAGE_SIZE};
 use oxen_core::id::{CpuId, DomainId, VcpuId};
 use oxen_core::kernel::{Image, PvhKernel};
-use oxen_core::memory::p2m::{Format, Kind};
+use oxen_core::memory::p2m::Kind;
 use oxen_core::memory::ranges::{MapEntry, RangeSet, dom0_map};
 
 use super::Domain;
-use super::p2m::DomainP2m;
-use crate::cpu::{self, features};
+use super::p2m::{DomainP2m, machine_format};
+use crate::cpu;
 use crate::memory::{frames, layout};
 use crate::platform::firmware;
 use crate::stop;
 use crate::time;
 use crate::vcpu::VcpuShared;
-use crate::virt::vmx;
 
 /// RAM that is kept from other use until dom0 is built: where its kernel wants to be.
 pub const KERNEL_WINDOW: Range<u64> = 16 << 20..144 << 20;
@@ -180,10 +179,7 @@ fn new_domain(plan: &Plan<'_>) -> Domain {
     let vcpus: Box<[VcpuShared]> = (0..count)
         .map(|number| VcpuShared::new(VcpuId(number as u16), CpuId((number % cpus) as u16), now))
         .collect();
-    let (format, gigabyte_pages) = match features::vendor() {
-        features::Vendor::Intel => (Format::Ept, vmx::controls::gigabyte_pages()),
-        features::Vendor::Amd => (Format::Npt, features::gigabyte_pages()),
-    };
+    let (format, gigabyte_pages) = machine_format();
     DomainP2m::new(format, gigabyte_pages)
         .and_then(|p2m| Domain::new(DomainId::DOM0, true, vcpus, p2m))
         .unwrap_or_else(|| {

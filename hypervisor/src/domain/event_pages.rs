@@ -72,7 +72,8 @@ impl Domain {
     /// Closes all channels, see [`oxen_core::event::EventChannels::reset`].
     pub fn reset_events(&self) {
         let mut pages = self.event_pages.lock();
-        self.events.reset();
+        self.events
+            .reset(|port, peer| self.tell_far_end(port, peer));
         pages.fifo.clear();
     }
 

@@ -3,11 +3,13 @@
 pub mod crash;
 pub mod dom0;
 pub mod event_pages;
+pub mod foreign;
+pub mod life;
 pub mod p2m;
+pub mod registry;
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use oxen_abi::event_channel::{Virq, fifo};
 use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, param};
@@ -22,11 +24,15 @@ use oxen_core::memory::ranges::{MapEntry, RangeSet};
 use oxen_core::time as clock;
 use spin::{Mutex, Once};
 
-use crate::memory::{HostPages, guest_page};
+use crate::memory::{HostPages, frames, guest_page};
 use crate::time;
 use crate::vcpu::VcpuShared;
 use event_pages::EventPages;
+use foreign::Foreign;
+use life::Life;
 use p2m::DomainP2m;
+
+pub use registry::{dom0, set_dom0};
 
 /// Where a vCPU wants its run states written: up to two physical pieces, as the structure may cross a page.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,6 +61,14 @@ pub struct Domain {
     pub memory_map: Once<Box<[MapEntry]>>,
     /// Run-state areas by vCPU.
     pub runstate_areas: Box<[Mutex<Option<RunstateArea>>]>,
+    /// Its condition.
+    pub life: Life,
+    /// What it and others have mapped of each other.
+    pub foreign: Foreign,
+    /// The toolstack's name for it.
+    pub handle: Mutex<[u8; 16]>,
+    /// What is mapped where it has the local APIC, on CPUs that virtualize that.
+    pub apic_access_page: Option<HostPages>,
     /// Pages of its grant table, as far as it has grown.
     pub grant_frames: Mutex<alloc::vec::Vec<HostPages>>,
     shared_info: HostPages,
@@ -62,16 +76,15 @@ pub struct Domain {
     params: [AtomicU64; param::COUNT as usize],
 }
 
-static DOM0: Once<Arc<Domain>> = Once::new();
+/// Where every guest has its local APIC.
+const LOCAL_APIC: Gfn = Gfn(0xFEE00);
 
-/// The control domain, once it is built.
-pub fn dom0() -> Option<&'static Arc<Domain>> {
-    DOM0.get()
-}
+/// Whether CPUs virtualize the local APIC's page, so that something must be mapped there.
+static WANTS_APIC_PAGE: AtomicBool = AtomicBool::new(false);
 
-/// Makes the control domain known.
-pub fn set_dom0(domain: Arc<Domain>) {
-    DOM0.call_once(|| domain);
+/// Tells that they do.
+pub fn want_apic_access_page() {
+    WANTS_APIC_PAGE.store(true, Ordering::Relaxed);
 }
 
 impl Domain {
@@ -87,6 +100,16 @@ impl Domain {
         let ports = if privileged { fifo::PORTS } else { GUEST_PORTS };
         let shared_info = HostPages::new_zeroed(1)?;
         let events = EventChannels::new(id, shared_info.shared(), vcpus.len(), ports);
+        let apic_access_page = if WANTS_APIC_PAGE.load(Ordering::Relaxed) {
+            Some(HostPages::new_zeroed(1)?)
+        } else {
+            None
+        };
+        let life = if privileged {
+            Life::running()
+        } else {
+            Life::paused()
+        };
         let domain = Self {
             id,
             privileged,
@@ -98,10 +121,18 @@ impl Domain {
             runstate_areas: vcpus.iter().map(|_| Mutex::new(None)).collect(),
             grant_frames: Mutex::new(alloc::vec::Vec::new()),
             vcpus,
+            life,
+            foreign: Foreign::default(),
+            handle: Mutex::new([0; 16]),
+            apic_access_page,
             shared_info,
             shared_info_at: Mutex::new(None),
             params: [const { AtomicU64::new(0) }; param::COUNT as usize],
         };
+        if let Some(page) = &domain.apic_access_page {
+            // Only vCPUs that do not use their local APIC there reach it; it says nothing.
+            domain.map_shared(LOCAL_APIC, page.first()).ok()?;
+        }
         domain.publish_wallclock();
         for vcpu in &domain.vcpus {
             domain.publish_time(vcpu.id);
@@ -206,20 +237,28 @@ impl Domain {
     /// The map cannot be changed.
     pub fn map_shared_info(&self, gfn: Gfn) -> Result<(), MapError> {
         let mut place = self.shared_info_at.lock();
-        let frame = self.shared_info.first();
-        self.p2m.lock().replace(gfn, frame, Kind::Shared)?;
+        self.map_shared(gfn, self.shared_info.first())?;
         if let Some(old) = place.replace(gfn).filter(|&old| old != gfn) {
             self.p2m.lock().unmap(old, 1)?;
         }
         Ok(())
     }
 
-    /// Maps a frame of the hypervisor's at `gfn`; the RAM that was there stays the domain's but is out of its reach.
+    /// Maps a frame of the hypervisor's at `gfn`. The RAM that was there goes back to the machine; the control domain keeps
+    /// its, which is its by number, out of its reach.
     ///
     /// # Errors
     /// The map cannot be changed.
     pub fn map_shared(&self, gfn: Gfn, frame: Mfn) -> Result<(), MapError> {
-        self.p2m.lock().replace(gfn, frame, Kind::Shared)
+        let mut own = self.own.lock();
+        let mut p2m = self.p2m.lock();
+        let before = p2m.lookup(gfn);
+        p2m.replace(gfn, frame, Kind::Shared)?;
+        if let Some(old) = before.filter(|old| old.kind == Kind::Ram && !self.privileged) {
+            own.remove(gfn.0 << 12..(gfn.0 + 1) << 12);
+            frames::give_back(old.frame);
+        }
+        Ok(())
     }
 
     /// Sends what a vCPU's local APIC asked for.

@@ -6,8 +6,10 @@ use oxen_core::address::{Gfn, Mfn};
 use oxen_core::memory::p2m::{Format, Kind, MapError, Mapping, P2m, Span, TableMemory};
 
 use crate::cpu;
+use crate::cpu::features::{self, Vendor};
 use crate::interrupt::{local_apic, vectors};
 use crate::memory::{frames, layout};
+use crate::virt::vmx;
 
 /// Table frames from the machine's allocator.
 pub struct Tables;
@@ -49,6 +51,14 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 /// The number that a CPU compares before it enters a guest: if it has changed, cached translations are dropped first.
 pub fn generation() -> u64 {
     GENERATION.load(Ordering::SeqCst)
+}
+
+/// How this machine's CPUs want the tables, and whether they have 1 GiB pages.
+pub fn machine_format() -> (Format, bool) {
+    match features::vendor() {
+        Vendor::Intel => (Format::Ept, vmx::controls::gigabyte_pages()),
+        Vendor::Amd => (Format::Npt, features::gigabyte_pages()),
+    }
 }
 
 /// The map and its flushes.
@@ -109,6 +119,13 @@ impl DomainP2m {
         self.0.unmap(gfn, count)?;
         flush_all();
         Ok(())
+    }
+}
+
+impl Drop for DomainP2m {
+    /// No vCPU is left that would walk the tables; what CPUs have cached of them goes before the root's next user runs.
+    fn drop(&mut self) {
+        self.0.release_all();
     }
 }
 

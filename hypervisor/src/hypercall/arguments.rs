@@ -1,8 +1,12 @@
 //! Structures in guest memory: read and written whole, once.
 
+use alloc::sync::Arc;
+
 use oxen_abi::Errno;
 use oxen_core::address::GuestLinear;
+use oxen_core::id::DomainId;
 
+use crate::domain::{Domain, registry};
 use crate::memory::guest;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -82,12 +86,26 @@ pub fn read_bytes<H: Vcpu>(vcpu: &Running<H>, pointer: u64, bytes: &mut [u8]) ->
     guest::read(vcpu, GuestLinear(pointer), bytes).map_err(|_| Errno::Fault)
 }
 
+/// The domain that an argument names: the caller by `DOMID_SELF` or by number, or, for the control domain, any.
+///
+/// # Errors
+/// `Srch` for a number that nobody has, `Perm` for a caller that may not.
+pub fn target_domain<H: Vcpu>(vcpu: &Running<H>, domain: u16) -> Result<Arc<Domain>, Errno> {
+    let named = DomainId(domain);
+    if named == DomainId::SELF || named == vcpu.domain.id {
+        return Ok(vcpu.domain.clone());
+    }
+    if !vcpu.domain.privileged {
+        return Err(Errno::Perm);
+    }
+    registry::get(named).ok_or(Errno::Srch)
+}
+
 /// The domain that an argument names: the caller itself, by number or as `DOMID_SELF`.
 ///
 /// # Errors
 /// `Srch` for any other.
 pub fn own_domain<H: Vcpu>(vcpu: &Running<H>, domain: u16) -> Result<(), Errno> {
-    use oxen_core::id::DomainId;
     let named = DomainId(domain);
     if named == DomainId::SELF || named == vcpu.domain.id {
         Ok(())

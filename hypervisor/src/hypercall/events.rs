@@ -5,11 +5,12 @@ use core::sync::atomic::AtomicU64;
 use oxen_abi::Errno;
 use oxen_abi::event_channel::{Virq, cmd, fifo};
 use oxen_core::address::Gfn;
-use oxen_core::event::Status;
+use oxen_core::event::{Peer, Status};
 use oxen_core::id::{DomainId, Port, VcpuId};
 
-use super::arguments::{Argument, own_domain};
+use super::arguments::{Argument, target_domain};
 use super::{Arguments, Outcome, unknown_operation};
+use crate::domain::{Domain, registry};
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
@@ -22,8 +23,11 @@ pub fn event_channel_op<H: Vcpu>(
 ) -> Outcome {
     match command {
         cmd::SEND => {
-            let domain = &*vcpu.domain;
-            domain.events.send(port(vcpu, pointer)?, domain).map(|_| 0)
+            let (domain, port) = (&*vcpu.domain, port(vcpu, pointer)?);
+            if let Some(peer) = domain.events.send(port, domain)? {
+                signal(domain, port, peer);
+            }
+            Ok(0)
         }
         cmd::UNMASK => {
             let domain = &*vcpu.domain;
@@ -37,11 +41,16 @@ pub fn event_channel_op<H: Vcpu>(
         cmd::BIND_VCPU => bind_vcpu(vcpu, pointer),
         cmd::ALLOC_UNBOUND => alloc_unbound(vcpu, pointer),
         cmd::BIND_INTERDOMAIN => bind_interdomain(vcpu, pointer),
-        cmd::CLOSE => vcpu.domain.events.close(port(vcpu, pointer)?).map(|_| 0),
+        cmd::CLOSE => {
+            let port = port(vcpu, pointer)?;
+            if let Some(peer) = vcpu.domain.events.close(port)? {
+                vcpu.domain.tell_far_end(port, peer);
+            }
+            Ok(0)
+        }
         cmd::STATUS => status(vcpu, pointer),
         cmd::RESET => {
-            own_domain(vcpu, Argument::<2>::read(vcpu, pointer)?.u16(0))?;
-            vcpu.domain.reset_events();
+            target_domain(vcpu, Argument::<2>::read(vcpu, pointer)?.u16(0))?.reset_events();
             Ok(0)
         }
         cmd::INIT_CONTROL => init_control(vcpu, pointer),
@@ -59,6 +68,17 @@ pub fn event_channel_op<H: Vcpu>(
         // For guests without an APIC: PVH domains have one.
         cmd::BIND_PIRQ => Err(Errno::NoSys),
         _ => unknown_operation(&UNKNOWN, "event_channel_op", command),
+    }
+}
+
+/// An event on its way to the far end of `port`, in another domain.
+fn signal(domain: &Domain, port: Port, peer: Peer) {
+    if let Some(far) = registry::get(peer.domain) {
+        let sender = Peer {
+            domain: domain.id,
+            port,
+        };
+        far.events.signal(peer.port, sender, &*far);
     }
 }
 
@@ -97,21 +117,21 @@ fn bind_vcpu<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
 
 fn alloc_unbound<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let mut argument = Argument::<8>::read(vcpu, pointer)?;
-    own_domain(vcpu, argument.u16(0))?;
+    let domain = target_domain(vcpu, argument.u16(0))?;
     let remote = resolve(vcpu, argument.u16(2));
-    let port = vcpu.domain.events.alloc_unbound(remote)?;
+    let port = domain.events.alloc_unbound(remote)?;
     argument.set_u32(4, port.0);
     argument.write(vcpu, pointer).map(|()| 0)
 }
 
 fn bind_interdomain<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let mut argument = Argument::<12>::read(vcpu, pointer)?;
-    // Only the control domain exists so far: a channel leads from it to itself.
-    own_domain(vcpu, argument.u16(0))?;
     let domain = &*vcpu.domain;
+    // Whoever waits for the caller may be bound to: no privilege is needed.
+    let remote = registry::get(resolve(vcpu, argument.u16(0))).ok_or(Errno::Srch)?;
     let port = domain
         .events
-        .bind_interdomain(&domain.events, Port(argument.u32(4)), domain)?;
+        .bind_interdomain(&remote.events, Port(argument.u32(4)), domain)?;
     argument.set_u32(8, port.0);
     argument.write(vcpu, pointer).map(|()| 0)
 }
@@ -129,8 +149,8 @@ fn init_control<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
 
 fn status<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let mut argument = Argument::<24>::read(vcpu, pointer)?;
-    own_domain(vcpu, argument.u16(0))?;
-    let (number, target, status) = vcpu.domain.events.status(Port(argument.u32(4)))?;
+    let domain = target_domain(vcpu, argument.u16(0))?;
+    let (number, target, status) = domain.events.status(Port(argument.u32(4)))?;
     argument.set_u32(8, number);
     argument.set_u32(12, target.0.into());
     match status {

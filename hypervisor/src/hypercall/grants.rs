@@ -7,6 +7,7 @@ use oxen_abi::grant::{DEFAULT_MAX_FRAMES, STATUS_BAD_DOMAIN, STATUS_OKAY, cmd};
 
 use super::arguments::{Argument, own_domain};
 use super::{Arguments, Outcome, unknown_operation};
+use crate::domain::Domain;
 use crate::memory::HostPages;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -71,15 +72,18 @@ fn set_version<H: Vcpu>(_: &Running<H>, argument: &mut Argument<4>) -> Result<()
     }
 }
 
-/// Grows the caller's table so that it has frame `index`, and returns that frame.
+/// Most frames of a domain's table.
+pub const MOST_FRAMES: u32 = DEFAULT_MAX_FRAMES;
+
+/// Grows a domain's table so that it has frame `index`, and returns that frame.
 ///
 /// # Errors
 /// `Inval` beyond the table's limit, `NoMem`.
-pub fn frame<H: Vcpu>(vcpu: &Running<H>, index: u64) -> Result<oxen_core::address::Mfn, Errno> {
-    if index >= DEFAULT_MAX_FRAMES.into() {
+pub fn frame(domain: &Domain, index: u64) -> Result<oxen_core::address::Mfn, Errno> {
+    if index >= MOST_FRAMES.into() {
         return Err(Errno::Inval);
     }
-    let mut frames = vcpu.domain.grant_frames.lock();
+    let mut frames = domain.grant_frames.lock();
     while frames.len() as u64 <= index {
         frames.try_reserve(1).map_err(|_| Errno::NoMem)?;
         frames.push(HostPages::new_zeroed(1).ok_or(Errno::NoMem)?);

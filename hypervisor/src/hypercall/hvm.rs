@@ -6,7 +6,7 @@ use oxen_abi::Errno;
 use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, cmd, param};
 use oxen_core::event::Notify;
 
-use super::arguments::{Argument, own_domain, write_bytes};
+use super::arguments::{Argument, target_domain, write_bytes};
 use super::{Arguments, Outcome, unknown_operation};
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -27,20 +27,21 @@ pub fn hvm_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argument
 
 fn set_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let argument = Argument::<16>::read(vcpu, pointer)?;
-    own_domain(vcpu, argument.u16(0))?;
+    let domain = target_domain(vcpu, argument.u16(0))?;
+    let own = domain.id == vcpu.domain.id;
     let (index, value) = (argument.u32(4), argument.u64(8));
     check_index(index)?;
-    if !param::GUEST_WRITABLE.contains(&index) {
+    if own && !param::GUEST_WRITABLE.contains(&index) {
         return Err(Errno::Perm);
     }
     let is_vector = value >> 56 == CALLBACK_TYPE_VECTOR;
     if index == param::CALLBACK_IRQ && is_vector && value & 0xFF < LOWEST_VECTOR {
         return Err(Errno::Inval);
     }
-    vcpu.domain.set_param(index, value);
+    domain.set_param(index, value);
     if index == param::CALLBACK_IRQ {
         // What is pending already must be announced the new way.
-        vcpu.domain.vcpus.iter().for_each(|vcpu| vcpu.kick());
+        domain.vcpus.iter().for_each(|vcpu| vcpu.kick());
     }
     Ok(0)
 }
@@ -66,16 +67,18 @@ fn set_upcall_vector<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
 
 fn get_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let argument = Argument::<16>::read(vcpu, pointer)?;
-    own_domain(vcpu, argument.u16(0))?;
+    let domain = target_domain(vcpu, argument.u16(0))?;
+    let own = domain.id == vcpu.domain.id;
     let index = argument.u32(4);
     check_index(index)?;
-    if !param::GUEST_WRITABLE.contains(&index) && !param::GUEST_READABLE.contains(&index) {
+    let readable = param::GUEST_WRITABLE.contains(&index) || param::GUEST_READABLE.contains(&index);
+    if own && !readable {
         return Err(Errno::Perm);
     }
     write_bytes(
         vcpu,
         pointer.wrapping_add(8),
-        &vcpu.domain.param(index).to_le_bytes(),
+        &domain.param(index).to_le_bytes(),
     )?;
     Ok(0)
 }

@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod console;
+mod domctl;
 pub mod events;
 pub mod grants;
 pub mod hvm;
@@ -13,6 +14,7 @@ pub mod page;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
+mod sysctl;
 pub mod vcpu;
 pub mod version;
 
@@ -98,22 +100,43 @@ impl<H: Vcpu> Table<H> {
         privileged(numbers::CONSOLE_IO, "console_io", console::console_io),
         privileged(numbers::PHYSDEV_OP, "physdev_op", physdev::physdev_op),
         privileged(numbers::PLATFORM_OP, "platform_op", platform::platform_op),
+        privileged(numbers::DOMCTL, "domctl", domctl::domctl),
+        privileged(numbers::SYSCTL, "sysctl", sysctl::sysctl),
     ];
 }
 
 /// Handles the vendor's own hypercall instruction.
 pub fn handle<H: Vcpu>(vcpu: &mut Running<H>) {
-    run(vcpu);
-    skip(vcpu);
+    if run(vcpu) == Done::Yes {
+        skip(vcpu);
+    }
+}
+
+/// Sets the first argument, for a call that goes on where it is.
+fn set_first_argument<H: Vcpu>(vcpu: &mut Running<H>, value: u64) {
+    let register = if vcpu.hardware.in_64_bit_mode() {
+        Gprs::RDI
+    } else {
+        Gprs::RBX
+    };
+    vcpu.gprs.0[register] = value;
 }
 
 /// Handles the other vendor's instruction, of `length` bytes.
 pub fn handle_with_length<H: Vcpu>(vcpu: &mut Running<H>, length: u8) {
-    run(vcpu);
-    vcpu.hardware.skip(length);
+    if run(vcpu) == Done::Yes {
+        vcpu.hardware.skip(length);
+    }
 }
 
-fn run<H: Vcpu>(vcpu: &mut Running<H>) {
+/// Whether a call is over, or is to be made again from where its registers are now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Yes,
+    No,
+}
+
+fn run<H: Vcpu>(vcpu: &mut Running<H>) -> Done {
     let long = vcpu.hardware.in_64_bit_mode();
     let registers = &vcpu.gprs.0;
     // Linux's order of arguments, in 64-bit and in 32-bit mode (xen/arch-x86/xen-x86_64.h, xen-x86_32.h).
@@ -146,8 +169,12 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>) {
     } else {
         Err(Errno::Perm)
     };
+    if result == Err(Errno::Restart) {
+        return Done::No;
+    }
     let value = result.unwrap_or_else(Errno::encode);
     vcpu.gprs.0[Gprs::RAX] = if long { value } else { value & 0xFFFF_FFFF };
+    Done::Yes
 }
 
 fn dispatch<H: Vcpu>(vcpu: &mut Running<H>, number: u64, arguments: &Arguments) -> Outcome {

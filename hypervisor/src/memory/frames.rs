@@ -33,6 +33,12 @@ pub fn add(first: Mfn, end: Mfn) {
     with(|frames| frames.add(first, end));
 }
 
+/// The frame behind the last one of RAM.
+pub fn end() -> Mfn {
+    let last = RAM.get().and_then(|ram| ram.iter().last());
+    Mfn(last.map_or(0, |range| range.end / PAGE_SIZE as u64))
+}
+
 /// Remembers which physical ranges are RAM, for [`is_ram`].
 pub fn set_ram(ram: oxen_core::memory::ranges::RangeSet) {
     RAM.call_once(|| ram);
@@ -70,6 +76,14 @@ pub fn free(block: Mfn, order: u32) {
 /// Claims one free frame by its number.
 pub fn take(frame: Mfn) -> bool {
     with(|frames| frames.take(frame)).unwrap_or(false)
+}
+
+/// A zeroed block of 2^order frames.
+pub fn allocate_block_zeroed(order: u32) -> Option<Mfn> {
+    let first = allocate(order)?;
+    // SAFETY: the block was just allocated, so nobody else uses it; it lies in the direct map.
+    unsafe { layout::direct_map_frame(first).write_bytes(0, PAGE_SIZE << order) };
+    Some(first)
 }
 
 /// One zeroed frame.
@@ -117,6 +131,29 @@ pub fn give_back(frame: Mfn) {
         }
     });
 }
+
+/// Takes back frames of a domain's that lie together: as the blocks they were allocated in, where that fits.
+pub fn give_back_run(first: Mfn, count: u64) {
+    let mut done = 0;
+    while done < count {
+        let at = first + done;
+        // The largest block that begins here and ends within the run.
+        let order = (0..=MOST_ORDER)
+            .rev()
+            .find(|&order| at.0.is_multiple_of(1 << order) && done + (1 << order) <= count)
+            .unwrap_or(0);
+        let whole = order > 0 && with(|frames| frames.free(at, order).is_ok()).unwrap_or(false);
+        if whole {
+            done += 1 << order;
+        } else {
+            give_back(at);
+            done += 1;
+        }
+    }
+}
+
+/// Order of the largest block that domains get at once (1 GiB).
+const MOST_ORDER: u32 = 18;
 
 /// Claims one free frame by its number and clears it.
 pub fn take_zeroed(frame: Mfn) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod cpuid;
 pub mod exits;
+pub mod inbox;
 pub mod interrupts;
 pub mod io;
 pub mod mmio;
@@ -75,6 +76,11 @@ impl<H: Vcpu> Running<H> {
         self.start = Some(start);
         self.wait = Wait::Ready;
         self.shared().set_up(true);
+    }
+
+    /// Whether it is ready and its domain may run.
+    pub fn may_run(&self) -> bool {
+        self.wait == Wait::Ready && self.domain.life.may_run()
     }
 
     /// Raises #GP(0) in the guest.

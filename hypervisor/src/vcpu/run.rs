@@ -6,25 +6,31 @@
 use core::sync::atomic::Ordering;
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use oxen_abi::sched::reason;
 use oxen_core::time::RunstateKind;
 
+use super::inbox::{self, Message};
 use super::shared::Switch;
 use super::{Running, Wait, exits, interrupts};
 use crate::cpu::{self, debug_registers};
-use crate::domain::{crash, p2m};
+use crate::domain::{Domain, crash, p2m};
 use crate::interrupt::{self, local_apic};
 use crate::time;
-use crate::virt::{Exit, StartRegisters, Vcpu};
+use crate::virt::{Exit, Missing, StartRegisters, Vcpu};
 
 /// How long a vCPU runs while others wait, in milliseconds.
 const SLICE_MILLIS: u64 = 2;
 
-/// Serves the given vCPUs for ever.
-pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {
+/// Serves vCPUs for ever: the given ones, and those that the inbox brings, which `make` makes.
+pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>, make: &Make<'_, H>) -> ! {
     let mut current: Option<usize> = None;
     loop {
         take_attention();
+        for message in inbox::take() {
+            obey(&mut vcpus, &mut current, message, make);
+        }
         for vcpu in &mut vcpus {
             wake_if_due(vcpu);
         }
@@ -39,10 +45,47 @@ pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>) -> ! {
             load(&mut vcpus[next]);
             current = Some(next);
         }
-        let contended = vcpus.iter().filter(|vcpu| vcpu.wait == Wait::Ready).count() > 1;
+        let contended = vcpus.iter().filter(|vcpu| vcpu.may_run()).count() > 1;
         // Those that are ready wait for their turn, whatever their timers say.
         let others = next_deadline(vcpus.iter().filter(|vcpu| vcpu.wait != Wait::Ready));
         run(&mut vcpus[next], contended, others);
+    }
+}
+
+/// Makes a vCPU of a domain, by index, for the calling CPU.
+pub type Make<'a, H> = dyn Fn(&Arc<Domain>, usize) -> Result<Running<H>, Missing> + 'a;
+
+fn obey<H: Vcpu>(
+    vcpus: &mut Vec<Running<H>>,
+    current: &mut Option<usize>,
+    message: Message,
+    make: &Make<'_, H>,
+) {
+    match message {
+        Message::Take(domain, index) => match make(&domain, index) {
+            Ok(vcpu) => vcpus.push(vcpu),
+            Err(missing) => {
+                log::error!(
+                    "domain {} vcpu {index} cannot be made: {missing}",
+                    domain.id
+                );
+                domain.life.released();
+                domain.shut_down(reason::CRASH);
+            }
+        },
+        Message::Release(id) => {
+            // Places in the list change: nobody stays loaded.
+            if let Some(index) = current.take() {
+                unload(&mut vcpus[index]);
+            }
+            let leaving = vcpus.extract_if(.., |vcpu| vcpu.domain.id == id);
+            for vcpu in leaving.collect::<Vec<_>>() {
+                set_runstate(&vcpu, RunstateKind::Offline);
+                let domain = vcpu.domain.clone();
+                drop(vcpu);
+                domain.life.released();
+            }
+        }
     }
 }
 
@@ -56,7 +99,8 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
     let slice_end = contended.then(|| time::ticks() + time::ticks_in_millis(SLICE_MILLIS));
     let limit = earliest(slice_end, others);
     let mut armed = None;
-    while vcpu.wait == Wait::Ready && !core::mem::take(&mut vcpu.yields) {
+    vcpu.shared().runs.store(true, Ordering::SeqCst);
+    while vcpu.may_run() && !core::mem::take(&mut vcpu.yields) {
         // From here to the entry nothing posted is missed: whoever posts after the flag is cleared also interrupts us.
         if take_attention() {
             // It may concern another vCPU, which may be ready now.
@@ -86,6 +130,7 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
             other => exits::handle(vcpu, other),
         }
     }
+    vcpu.shared().runs.store(false, Ordering::SeqCst);
     let state = match vcpu.wait {
         Wait::Ready => RunstateKind::Runnable,
         Wait::Halted | Wait::Polling => RunstateKind::Blocked,
@@ -159,11 +204,11 @@ fn wake_if_due<H: Vcpu>(vcpu: &mut Running<H>) {
 }
 
 /// The next ready vCPU after the current one.
-fn choose<H>(vcpus: &[Running<H>], current: Option<usize>) -> Option<usize> {
+fn choose<H: Vcpu>(vcpus: &[Running<H>], current: Option<usize>) -> Option<usize> {
     let start = current.map_or(0, |index| index + 1);
     (0..vcpus.len())
         .map(|i| (start + i) % vcpus.len())
-        .find(|&i| vcpus[i].wait == Wait::Ready)
+        .find(|&i| vcpus[i].may_run())
 }
 
 /// Waits for an interrupt with the timer armed for whichever vCPU is due first.

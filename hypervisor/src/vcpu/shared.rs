@@ -34,6 +34,8 @@ pub struct VcpuShared {
     pub timer: Deadline,
     /// When a poll ends.
     pub poll_deadline: Deadline,
+    /// Whether its CPU is running it: set before the last look at whether it may.
+    pub runs: AtomicBool,
     /// Why it left guest mode, and how often.
     pub exits: Counters,
     nmi: AtomicBool,
@@ -110,6 +112,7 @@ impl VcpuShared {
             runstate: Mutex::new(Runstate::new(now)),
             timer: Deadline::none(),
             poll_deadline: Deadline::none(),
+            runs: AtomicBool::new(false),
             exits: Counters::default(),
             nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),

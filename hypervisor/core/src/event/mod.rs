@@ -125,10 +125,10 @@ impl EventChannels {
             .is_some_and(|events| events.info().upcall_pending())
     }
 
-    /// `EVTCHNOP_reset` for a domain all of whose channels lead to itself; see [`Self::close_all`]. The domain is back
-    /// at the 2-level ABI, and pages that it gave for the FIFO one are written to no more.
-    pub fn reset(&self) {
-        self.close_all(|_, peer| debug_assert_eq!(peer.domain, self.domain));
+    /// `EVTCHNOP_reset`, see [`Self::close_all`]. The domain is back at the 2-level ABI, and pages that it gave for the FIFO
+    /// one are written to no more.
+    pub fn reset(&self, tell: impl FnMut(Port, Peer)) {
+        self.close_all(tell);
         self.table.lock().abi.use_two_level();
     }
 

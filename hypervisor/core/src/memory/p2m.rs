@@ -136,6 +136,11 @@ impl Span {
         gfn.0.wrapping_sub(self.first.0) < self.frames
     }
 
+    /// Frames from `gfn`, which is in it, to its end.
+    pub const fn rest_from(&self, gfn: Gfn) -> u64 {
+        self.first.0 + self.frames - gfn.0
+    }
+
     /// What `gfn`, which is in it, leads to.
     pub fn mapping(&self, gfn: Gfn) -> Mapping {
         Mapping {
@@ -268,8 +273,13 @@ impl<M: TableMemory> P2m<M> {
 
     /// Frees all tables. The map must not be used by any CPU any more.
     pub fn destroy(mut self) -> M {
-        self.release_below(self.root, LEVELS - 1);
+        self.release_all();
         self.memory
+    }
+
+    /// Takes all tables back, the root too: the map is of no use afterwards.
+    pub fn release_all(&mut self) {
+        self.release_below(self.root, LEVELS - 1);
     }
 
     /// Sets the entry for `gfn` at `level`, building tables and splitting large pages on the way.

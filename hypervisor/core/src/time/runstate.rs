@@ -44,6 +44,16 @@ impl Runstate {
         self.times[state as usize]
     }
 
+    /// Time spent in a state until `now`.
+    pub fn spent(&self, state: RunstateKind, now: u64) -> u64 {
+        let present = if state == self.state {
+            now.saturating_sub(self.entered)
+        } else {
+            0
+        };
+        self.time_in(state).saturating_add(present)
+    }
+
     /// Changes the state; returns whether it did change, that is, whether the guest's copy is out of date.
     ///
     /// A `now` before the last change, as CPUs whose clocks disagree a little may give, counts as no time passed.
@@ -85,6 +95,8 @@ mod tests {
         assert!(runstate.enter(Blocked, 250));
         let times = [Running, Runnable, Blocked, Offline].map(|state| runstate.time_in(state));
         assert_eq!(times, [100, 0, 0, 50]);
+        assert_eq!(runstate.spent(Blocked, 260), 10);
+        assert_eq!(runstate.spent(Running, 260), 100);
         let bytes = runstate.to_bytes();
         assert_eq!(bytes[0..8], [2, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[8..16], 250u64.to_le_bytes());

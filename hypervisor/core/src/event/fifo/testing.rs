@@ -89,7 +89,7 @@ impl Guest {
     }
 
     pub fn reset(&mut self) {
-        self.events.reset();
+        self.events.reset(|_, _| {});
         self.array.clear();
         self.controls.fill(None);
         self.heads

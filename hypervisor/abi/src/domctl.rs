@@ -1,0 +1,95 @@
+//! `domctl` (`public/domctl.h`, interface version 0x15): domains, for the control domain.
+
+/// The version that every call carries.
+pub const INTERFACE_VERSION: u32 = 0x15;
+/// Bytes of the header: command, version, domain.
+pub const HEADER: u64 = 16;
+/// Offset of the domain's number.
+pub const DOMAIN: u64 = 8;
+
+/// Commands.
+#[allow(missing_docs)]
+pub mod cmd {
+    pub const CREATE: u32 = 1;
+    pub const DESTROY: u32 = 2;
+    pub const PAUSE: u32 = 3;
+    pub const UNPAUSE: u32 = 4;
+    pub const GET_INFO: u32 = 5;
+    pub const SET_AFFINITY: u32 = 9;
+    pub const MAX_MEM: u32 = 11;
+    pub const GET_VCPU_INFO: u32 = 14;
+    pub const MAX_VCPUS: u32 = 15;
+    pub const SET_HANDLE: u32 = 17;
+    pub const GET_AFFINITY: u32 = 25;
+    pub const SET_HVM_CONTEXT: u32 = 34;
+    pub const SET_TSC_INFO: u32 = 60;
+    pub const SET_PAGING_MEMPOOL: u32 = 86;
+}
+
+/// `xen_domctl_createdomain`: offsets in the body.
+#[allow(missing_docs)]
+pub mod create {
+    pub const HANDLE: usize = 4;
+    pub const FLAGS: usize = 20;
+    pub const MAX_VCPUS: usize = 28;
+    pub const EMULATION: usize = 56;
+    /// An HVM container.
+    pub const FLAG_HVM: u32 = 1 << 0;
+    /// Hardware-assisted paging.
+    pub const FLAG_HAP: u32 = 1 << 1;
+    /// Flags that ask for nothing that is not there: the above, and no out-of-sync shadow pages.
+    pub const FLAGS_KNOWN: u32 = FLAG_HVM | FLAG_HAP | 1 << 3;
+    /// A local APIC is emulated, and nothing else: what makes a PVH guest.
+    pub const EMULATE_LOCAL_APIC: u32 = 1;
+}
+
+/// `xen_domctl_getdomaininfo`: size and offsets.
+#[allow(missing_docs)]
+pub mod info {
+    pub const SIZE: usize = 112;
+    pub const FLAGS: usize = 4;
+    pub const TOTAL_PAGES: usize = 8;
+    pub const MAX_PAGES: usize = 16;
+    pub const SHARED_INFO: usize = 48;
+    pub const CPU_TIME: usize = 56;
+    pub const ONLINE_VCPUS: usize = 64;
+    pub const MAX_VCPU_ID: usize = 68;
+    pub const HANDLE: usize = 76;
+    pub const ADDRESS_BITS: usize = 96;
+    pub const EMULATION: usize = 104;
+    pub const DYING: u32 = 1 << 0;
+    pub const HVM: u32 = 1 << 1;
+    pub const SHUTDOWN: u32 = 1 << 2;
+    pub const PAUSED: u32 = 1 << 3;
+    pub const BLOCKED: u32 = 1 << 4;
+    pub const RUNNING: u32 = 1 << 5;
+    pub const HAP: u32 = 1 << 8;
+    /// Shift of the shutdown code in the flags.
+    pub const SHUTDOWN_SHIFT: u32 = 16;
+}
+
+/// Records of an HVM context (`public/arch-x86/hvm/save.h`).
+#[allow(missing_docs)]
+pub mod context {
+    /// Bytes of a record's descriptor: type, instance, length.
+    pub const DESCRIPTOR: usize = 8;
+    pub const END: u16 = 0;
+    pub const HEADER: u16 = 1;
+    pub const CPU: u16 = 2;
+    pub const HEADER_SIZE: usize = 24;
+    pub const MAGIC: u32 = 0x5438_1286;
+    /// `hvm_hw_cpu`.
+    pub const CPU_SIZE: usize = 1032;
+    /// RAX, RBX, RCX, RDX, RBP, RSI, RDI, RSP, R8 to R15.
+    pub const GENERAL: usize = 512;
+    pub const RIP: usize = 640;
+    pub const RFLAGS: usize = 648;
+    pub const CR0: usize = 656;
+    pub const CR3: usize = 672;
+    pub const CR4: usize = 680;
+    /// Limits of CS, DS, ES, FS, GS, SS, TR, LDTR; bases and rights in the same order.
+    pub const LIMITS: usize = 768;
+    pub const BASES: usize = 808;
+    pub const RIGHTS: usize = 888;
+    pub const EFER: usize = 992;
+}

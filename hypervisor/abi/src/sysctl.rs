@@ -1,0 +1,38 @@
+//! `sysctl` (`public/sysctl.h`, interface version 0x15): the machine, for the control domain.
+
+/// The version that every call carries.
+pub const INTERFACE_VERSION: u32 = 0x15;
+/// Bytes of the header: command and version.
+pub const HEADER: u64 = 8;
+
+/// Commands.
+#[allow(missing_docs)]
+pub mod cmd {
+    pub const READ_CONSOLE: u32 = 1;
+    pub const PHYSINFO: u32 = 3;
+    pub const SCHED_ID: u32 = 4;
+    pub const GET_DOMAIN_INFO_LIST: u32 = 6;
+    pub const AVAIL_HEAP: u32 = 9;
+}
+
+/// `xen_sysctl_physinfo`: size, offsets, capabilities.
+#[allow(missing_docs)]
+pub mod physinfo {
+    pub const SIZE: usize = 112;
+    pub const THREADS_PER_CORE: usize = 0;
+    pub const CORES_PER_SOCKET: usize = 4;
+    pub const CPUS: usize = 8;
+    pub const MAX_CPU: usize = 12;
+    pub const NODES: usize = 16;
+    pub const CPU_KHZ: usize = 24;
+    pub const CAPABILITIES: usize = 28;
+    pub const TOTAL_PAGES: usize = 40;
+    pub const FREE_PAGES: usize = 48;
+    pub const MAX_MFN: usize = 72;
+    pub const CAPABILITY_HVM: u32 = 1 << 0;
+    pub const CAPABILITY_HAP: u32 = 1 << 3;
+    pub const CAPABILITY_GRANT_V1: u32 = 1 << 8;
+}
+
+/// The number of the credit2 scheduler, whose parameters (weight and cap) ours has.
+pub const SCHEDULER_CREDIT2: u32 = 6;

@@ -1,0 +1,271 @@
+//! How domains begin, rest and end.
+//!
+//! A new domain is paused. One that has shut down rests until the control domain destroys it; destruction goes in steps that
+//! are each short, and ends when nobody holds a frame of it any more.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use oxen_abi::Errno;
+use oxen_abi::event_channel::Virq;
+use oxen_core::address::Gfn;
+use oxen_core::event::Peer;
+use oxen_core::id::{CpuId, DomainId, Port, VcpuId};
+use oxen_core::memory::p2m::Kind;
+use oxen_core::time::RunstateKind;
+
+use super::{Domain, p2m, registry};
+use crate::cpu;
+use crate::memory::frames;
+use crate::time;
+use crate::vcpu::{VcpuShared, inbox};
+
+/// Most vCPUs of a guest.
+pub const MOST_VCPUS: u32 = 32;
+
+/// A domain's condition.
+#[derive(Debug, Default)]
+pub struct Life {
+    /// Pauses in force: it runs at none.
+    pauses: AtomicU32,
+    /// The reason of its shutdown plus one; 0 while it has not shut down.
+    shutdown: AtomicU32,
+    dying: AtomicBool,
+    /// vCPUs that CPUs have taken or will take.
+    held: AtomicU32,
+    /// Most pages it may own.
+    max_pages: AtomicU64,
+}
+
+impl Life {
+    /// Of a domain that runs at once.
+    pub fn running() -> Self {
+        Self {
+            max_pages: AtomicU64::new(u64::MAX),
+            ..Self::default()
+        }
+    }
+
+    /// Of a domain that waits for its builder.
+    pub fn paused() -> Self {
+        Self {
+            pauses: AtomicU32::new(1),
+            ..Self::default()
+        }
+    }
+
+    /// Whether its vCPUs may run.
+    pub fn may_run(&self) -> bool {
+        self.pauses.load(Ordering::Acquire) == 0
+            && self.shutdown.load(Ordering::Acquire) == 0
+            && !self.is_dying()
+    }
+
+    /// Whether it is being destroyed.
+    pub fn is_dying(&self) -> bool {
+        self.dying.load(Ordering::Acquire)
+    }
+
+    /// Whether it is paused by the control domain.
+    pub fn is_paused(&self) -> bool {
+        self.pauses.load(Ordering::Acquire) != 0
+    }
+
+    /// Why it shut down, if it has.
+    pub fn shutdown_reason(&self) -> Option<u32> {
+        self.shutdown.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Most pages it may own.
+    pub fn max_pages(&self) -> u64 {
+        self.max_pages.load(Ordering::Acquire)
+    }
+
+    /// Sets that.
+    pub fn set_max_pages(&self, pages: u64) {
+        self.max_pages.store(pages, Ordering::Release);
+    }
+
+    /// A CPU has let go of one of its vCPUs.
+    pub fn released(&self) {
+        self.held.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Makes a paused domain without memory.
+///
+/// # Errors
+/// `Exist` for a number in use, `Inval` for a bad number of vCPUs, `NoMem`.
+pub fn create(asked: Option<DomainId>, vcpus: u32, handle: [u8; 16]) -> Result<Arc<Domain>, Errno> {
+    if !(1..=MOST_VCPUS).contains(&vcpus) {
+        return Err(Errno::Inval);
+    }
+    let domain = registry::insert(asked, |id| {
+        let (format, gigabyte_pages) = p2m::machine_format();
+        let map = p2m::DomainP2m::new(format, gigabyte_pages).ok_or(Errno::NoMem)?;
+        let domain = Domain::new(id, false, place_vcpus(vcpus), map).ok_or(Errno::NoMem)?;
+        *domain.handle.lock() = handle;
+        Ok(Arc::new(domain))
+    })?;
+    for (index, vcpu) in domain.vcpus.iter().enumerate() {
+        domain.life.held.fetch_add(1, Ordering::AcqRel);
+        inbox::post(vcpu.cpu, inbox::Message::Take(domain.clone(), index));
+    }
+    Ok(domain)
+}
+
+/// vCPUs by turns on all CPUs.
+fn place_vcpus(count: u32) -> Box<[VcpuShared]> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let cpus = cpu::percpu::all().count().max(1) as u32;
+    let now = time::nanos();
+    (0..count)
+        .map(|number| {
+            let cpu = NEXT.fetch_add(1, Ordering::Relaxed) % cpus;
+            VcpuShared::new(VcpuId(number as u16), CpuId(cpu as u16), now)
+        })
+        .collect()
+}
+
+impl Domain {
+    /// Stops all vCPUs; returns when none runs. Counted: as many [`Domain::unpause`] let it run again.
+    pub fn pause(&self) {
+        self.life.pauses.fetch_add(1, Ordering::AcqRel);
+        self.wait_for_rest();
+    }
+
+    /// Takes a pause back.
+    ///
+    /// # Errors
+    /// `Inval` if there is none.
+    pub fn unpause(&self) -> Result<(), Errno> {
+        let less = |pauses: u32| pauses.checked_sub(1);
+        self.life
+            .pauses
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+            .map_err(|_| Errno::Inval)?;
+        self.kick_all();
+        Ok(())
+    }
+
+    /// The domain has come to its end by itself: it rests, and the control domain is told. The first reason counts.
+    pub fn shut_down(&self, reason: u32) {
+        let first = self.life.shutdown.compare_exchange(
+            0,
+            reason.saturating_add(1),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        if first.is_ok() {
+            self.kick_all();
+            tell_control_domain();
+        }
+    }
+
+    /// A step of destruction.
+    ///
+    /// # Errors
+    /// `Restart` as long as there is more to do.
+    pub fn destroy(&self) -> Result<(), Errno> {
+        if !self.life.dying.swap(true, Ordering::AcqRel) {
+            self.kick_all();
+            for cpu in cpu::percpu::all() {
+                inbox::post(cpu.id(), inbox::Message::Release(self.id));
+            }
+        }
+        if self.life.held.load(Ordering::Acquire) != 0 {
+            return Err(Errno::Restart);
+        }
+        self.events
+            .close_all(|port, peer| self.tell_far_end(port, peer));
+        self.release_memory()?;
+        self.finish_if_empty();
+        Ok(())
+    }
+
+    /// A port of this domain was closed that led to another domain's.
+    pub fn tell_far_end(&self, port: Port, peer: Peer) {
+        if let Some(far) = registry::get(peer.domain) {
+            let own_end = Peer {
+                domain: self.id,
+                port,
+            };
+            far.events.unbind_from(peer.port, own_end);
+        }
+    }
+
+    /// Gives frames back that nobody maps, a bounded number in a step.
+    fn release_memory(&self) -> Result<(), Errno> {
+        const FRAMES_A_STEP: u64 = 16 << 10;
+        let mut own = self.own.lock();
+        let ranges: alloc::vec::Vec<_> = own.iter().collect();
+        let mut left = FRAMES_A_STEP;
+        for range in ranges {
+            let (mut first, end) = (range.start >> 12, range.end >> 12);
+            while first < end {
+                if left == 0 {
+                    return Err(Errno::Restart);
+                }
+                let mut p2m = self.p2m.lock();
+                let Some(span) = p2m.lookup_span(Gfn(first)) else {
+                    own.remove(first << 12..(first + 1) << 12);
+                    first += 1;
+                    continue;
+                };
+                let count = span.rest_from(Gfn(first)).min(end - first).min(left);
+                let mapping = span.mapping(Gfn(first));
+                let kept = mapping.kind == Kind::Ram && self.foreign.is_held(mapping.frame, count);
+                if !kept {
+                    p2m.unmap(Gfn(first), count).map_err(|_| Errno::NoMem)?;
+                    own.remove(first << 12..(first + count) << 12);
+                    if mapping.kind == Kind::Ram {
+                        frames::give_back_run(mapping.frame, count);
+                    }
+                }
+                left -= count;
+                first += count;
+            }
+        }
+        Ok(())
+    }
+
+    /// With the last frame the domain is gone.
+    pub fn finish_if_empty(&self) {
+        let held = self.life.held.load(Ordering::Acquire) != 0;
+        if self.life.is_dying() && !held && self.own.lock().total() == 0 {
+            registry::remove(self.id);
+            tell_control_domain();
+        }
+    }
+
+    /// Nanoseconds that its vCPUs have run.
+    pub fn cpu_time(&self) -> u64 {
+        let now = time::nanos();
+        self.vcpus
+            .iter()
+            .map(|vcpu| vcpu.runstate.lock().spent(RunstateKind::Running, now))
+            .sum()
+    }
+
+    fn kick_all(&self) {
+        self.vcpus.iter().for_each(VcpuShared::kick);
+    }
+
+    /// Waits until no other CPU runs a vCPU of it.
+    fn wait_for_rest(&self) {
+        let me = cpu::current().id();
+        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.cpu != me) {
+            vcpu.kick();
+            while vcpu.runs.load(Ordering::SeqCst) {
+                core::hint::spin_loop();
+            }
+        }
+    }
+}
+
+fn tell_control_domain() {
+    if let Some(dom0) = registry::dom0() {
+        dom0.raise_global_virq(Virq::DOM_EXC);
+    }
+}

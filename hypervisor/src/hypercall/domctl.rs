@@ -1,0 +1,282 @@
+//! `domctl`: the control domain makes, watches and ends domains.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::AtomicU64;
+
+use oxen_abi::Errno;
+use oxen_abi::domctl::{DOMAIN, HEADER, INTERFACE_VERSION, cmd, context, create, info};
+use oxen_core::address::PAGE_SIZE;
+use oxen_core::id::DomainId;
+use oxen_core::memory::p2m::ADDRESS_BITS;
+use oxen_core::start::StartRegisters;
+use oxen_core::time::RunstateKind;
+
+use super::arguments::{Argument, read_bytes, write_bytes};
+use super::{Arguments, Outcome, unknown_operation};
+use crate::domain::{Domain, life, registry};
+use crate::time;
+use crate::vcpu::Running;
+use crate::vcpu::shared::Switch;
+use crate::virt::Vcpu;
+
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
+
+/// A call: where its structure is, and which domain it names.
+struct Call {
+    pointer: u64,
+    domain: DomainId,
+}
+
+impl Call {
+    const fn body(&self) -> u64 {
+        self.pointer.wrapping_add(HEADER)
+    }
+
+    /// The domain, which must exist.
+    fn target(&self) -> Result<Arc<Domain>, Errno> {
+        registry::get(self.domain).ok_or(Errno::Srch)
+    }
+
+    /// The domain, which must not be the caller.
+    fn other<H: Vcpu>(&self, vcpu: &Running<H>) -> Result<Arc<Domain>, Errno> {
+        let domain = self.target()?;
+        if domain.id == vcpu.domain.id {
+            return Err(Errno::Inval);
+        }
+        Ok(domain)
+    }
+}
+
+type Handler<H> = fn(&Running<H>, &Call) -> Outcome;
+
+struct Table<H>(core::marker::PhantomData<H>);
+
+impl<H: Vcpu> Table<H> {
+    const HANDLERS: &'static [(u32, Handler<H>)] = &[
+        (cmd::CREATE, create_domain),
+        (cmd::DESTROY, |vcpu, call| {
+            call.other(vcpu)?.destroy().map(|()| 0)
+        }),
+        (cmd::PAUSE, |vcpu, call| {
+            call.other(vcpu)?.pause();
+            Ok(0)
+        }),
+        (cmd::UNPAUSE, |_, call| call.target()?.unpause().map(|()| 0)),
+        (cmd::GET_INFO, get_info),
+        (cmd::MAX_MEM, max_memory),
+        (cmd::GET_VCPU_INFO, get_vcpu_info),
+        (cmd::MAX_VCPUS, max_vcpus),
+        (cmd::SET_HANDLE, set_handle),
+        (cmd::SET_HVM_CONTEXT, set_hvm_context),
+        // One clock for all, and tables from the machine's own memory: nothing to set.
+        (cmd::SET_TSC_INFO, |_, call| call.target().map(|_| 0)),
+        (cmd::SET_PAGING_MEMPOOL, |_, call| call.target().map(|_| 0)),
+    ];
+}
+
+/// Dispatches on the command in the structure's first word.
+pub fn domctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Outcome {
+    let header = Argument::<{ HEADER as usize }>::read(vcpu, pointer)?;
+    if header.u32(4) != INTERFACE_VERSION {
+        return Err(Errno::Access);
+    }
+    let call = Call {
+        pointer,
+        domain: DomainId(header.u16(DOMAIN as usize)),
+    };
+    let command = header.u32(0);
+    match Table::<H>::HANDLERS
+        .iter()
+        .find(|(known, _)| *known == command)
+    {
+        Some((_, handler)) => handler(vcpu, &call),
+        None => unknown_operation(&UNKNOWN, "domctl", command.into()),
+    }
+}
+
+fn create_domain<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
+    let argument = Argument::<64>::read(vcpu, call.body())?;
+    let flags = argument.u32(create::FLAGS);
+    let is_pvh = flags & create::FLAG_HVM != 0
+        && flags & create::FLAG_HAP != 0
+        && argument.u32(create::EMULATION) == create::EMULATE_LOCAL_APIC;
+    if !is_pvh || flags & !create::FLAGS_KNOWN != 0 {
+        return Err(Errno::Inval);
+    }
+    let asked =
+        (call.domain.0 != 0 && call.domain < DomainId::FIRST_RESERVED).then_some(call.domain);
+    let mut handle = [0; 16];
+    handle.copy_from_slice(&argument.bytes()[create::HANDLE..][..16]);
+    let domain = life::create(asked, argument.u32(create::MAX_VCPUS), handle)?;
+    let written = write_bytes(
+        vcpu,
+        call.pointer.wrapping_add(DOMAIN),
+        &domain.id.0.to_le_bytes(),
+    );
+    if written.is_err() {
+        // Nobody would know of it.
+        while domain.destroy() == Err(Errno::Restart) {
+            core::hint::spin_loop();
+        }
+    }
+    written.map(|()| 0)
+}
+
+/// What `getdomaininfo` says of a domain (`xen_domctl_getdomaininfo`).
+pub fn describe(domain: &Domain) -> [u8; info::SIZE] {
+    let mut bytes = [0; info::SIZE];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    let own = domain.own.lock().total() / PAGE_SIZE as u64;
+    let in_state = |wanted: RunstateKind| {
+        domain
+            .vcpus
+            .iter()
+            .any(|vcpu| vcpu.runstate.lock().state() == wanted)
+    };
+    let online = domain.vcpus.iter().filter(|vcpu| vcpu.is_up()).count();
+    let mut flags = info::HVM | info::HAP;
+    for (set, flag) in [
+        (domain.life.is_dying(), info::DYING),
+        (domain.life.is_paused(), info::PAUSED),
+        (in_state(RunstateKind::Running), info::RUNNING),
+        (
+            !in_state(RunstateKind::Running) && !in_state(RunstateKind::Runnable),
+            info::BLOCKED,
+        ),
+    ] {
+        if set {
+            flags |= flag;
+        }
+    }
+    if let Some(reason) = domain.life.shutdown_reason() {
+        flags |= info::SHUTDOWN | (reason & 0xFF) << info::SHUTDOWN_SHIFT;
+    }
+    put(0, &domain.id.0.to_le_bytes());
+    put(info::FLAGS, &flags.to_le_bytes());
+    put(info::TOTAL_PAGES, &own.to_le_bytes());
+    put(info::MAX_PAGES, &domain.life.max_pages().to_le_bytes());
+    put(info::SHARED_INFO, &u64::MAX.to_le_bytes());
+    put(info::CPU_TIME, &domain.cpu_time().to_le_bytes());
+    put(info::ONLINE_VCPUS, &(online as u32).to_le_bytes());
+    let last = domain.vcpus.len() as u32 - 1;
+    put(info::MAX_VCPU_ID, &last.to_le_bytes());
+    put(info::HANDLE, &*domain.handle.lock());
+    put(info::ADDRESS_BITS, &[ADDRESS_BITS as u8]);
+    put(info::EMULATION, &create::EMULATE_LOCAL_APIC.to_le_bytes());
+    bytes
+}
+
+/// The first domain whose number is not below the one named; callers compare.
+fn get_info<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
+    if call.domain >= DomainId::FIRST_RESERVED {
+        return Err(Errno::Inval);
+    }
+    let domain = registry::first_from(call.domain).ok_or(Errno::Srch)?;
+    write_bytes(vcpu, call.body(), &describe(&domain))?;
+    let id = domain.id.0.to_le_bytes();
+    write_bytes(vcpu, call.pointer.wrapping_add(DOMAIN), &id).map(|()| 0)
+}
+
+fn max_memory<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
+    const KIB_IN_PAGE: u64 = PAGE_SIZE as u64 / 1024;
+    let kib = Argument::<8>::read(vcpu, call.body())?.u64(0);
+    call.target()?.life.set_max_pages(kib / KIB_IN_PAGE);
+    Ok(0)
+}
+
+fn get_vcpu_info<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
+    let mut argument = Argument::<24>::read(vcpu, call.body())?;
+    let domain = call.target()?;
+    let target = domain
+        .vcpus
+        .get(argument.u32(0) as usize)
+        .ok_or(Errno::NoEnt)?;
+    let runstate = target.runstate.lock();
+    let flags = [
+        target.is_up(),
+        runstate.state() == RunstateKind::Blocked,
+        runstate.state() == RunstateKind::Running,
+    ];
+    for (index, flag) in flags.into_iter().enumerate() {
+        argument.set_u8(4 + index, flag.into());
+    }
+    let ran = runstate.spent(RunstateKind::Running, time::nanos());
+    drop(runstate);
+    argument.set_u32(8, ran as u32);
+    argument.set_u32(12, (ran >> 32) as u32);
+    argument.set_u32(16, target.cpu.0.into());
+    argument.write(vcpu, call.body()).map(|()| 0)
+}
+
+/// vCPUs are made with the domain: the number can only be confirmed.
+fn max_vcpus<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
+    let wanted = Argument::<4>::read(vcpu, call.body())?.u32(0) as usize;
+    if call.target()?.vcpus.len() == wanted {
+        Ok(0)
+    } else {
+        Err(Errno::Inval)
+    }
+}
+
+fn set_handle<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
+    let argument = Argument::<16>::read(vcpu, call.body())?;
+    *call.target()?.handle.lock() = *argument.bytes();
+    Ok(0)
+}
+
+/// Starts the vCPUs that the context has CPU records for, as soon as the domain runs. Other records are passed over.
+fn set_hvm_context<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
+    let argument = Argument::<16>::read(vcpu, call.body())?;
+    let domain = call.other(vcpu)?;
+    if !domain.life.is_paused() {
+        return Err(Errno::Busy);
+    }
+    let (size, buffer) = (u64::from(argument.u32(0)), argument.u64(8));
+    let mut at = 0;
+    while at + context::DESCRIPTOR as u64 <= size {
+        let place = buffer.wrapping_add(at);
+        let descriptor = Argument::<{ context::DESCRIPTOR }>::read(vcpu, place)?;
+        let (kind, instance) = (descriptor.u16(0), usize::from(descriptor.u16(2)));
+        let length = u64::from(descriptor.u32(4));
+        at += context::DESCRIPTOR as u64;
+        let payload = buffer.wrapping_add(at);
+        at += length;
+        if at > size {
+            return Err(Errno::Inval);
+        }
+        match kind {
+            context::END => return Ok(0),
+            context::HEADER => {
+                let header = Argument::<{ context::HEADER_SIZE }>::read(vcpu, payload)?;
+                if header.u32(0) != context::MAGIC {
+                    return Err(Errno::Inval);
+                }
+            }
+            context::CPU if length == context::CPU_SIZE as u64 => {
+                start_vcpu(vcpu, &domain, instance, payload)?;
+            }
+            context::CPU => return Err(Errno::Inval),
+            _ => {}
+        }
+    }
+    // No end record.
+    Err(Errno::Inval)
+}
+
+fn start_vcpu<H: Vcpu>(
+    vcpu: &Running<H>,
+    domain: &Domain,
+    index: usize,
+    record: u64,
+) -> Result<(), Errno> {
+    let target = domain.vcpus.get(index).ok_or(Errno::Inval)?;
+    let mut bytes = Box::new([0; context::CPU_SIZE]);
+    read_bytes(vcpu, record, &mut *bytes)?;
+    let start = StartRegisters::from_record(&bytes)?;
+    if !target.set_context(Box::new(start)) {
+        return Err(Errno::Exist);
+    }
+    target.post_switch(Switch::On);
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! What is mapped where in a domain besides its RAM: shared pages, grant tables, pages of other domains.
+
+use oxen_abi::Errno;
+use oxen_abi::memory::{GRANT_STATUS_INDEX, space};
+use oxen_core::address::Gfn;
+use oxen_core::memory::p2m::Kind;
+
+use super::super::arguments::{Argument, own_domain, read_bytes, target_domain, write_bytes};
+use super::super::{Outcome, grants};
+use super::errno;
+use crate::vcpu::Running;
+use crate::virt::Vcpu;
+
+/// `XENMEM_add_to_physmap`.
+pub fn add<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<24>::read(vcpu, pointer)?;
+    own_domain(vcpu, argument.u16(0))?;
+    let (index, gfn) = (argument.u64(8), Gfn(argument.u64(16)));
+    match argument.u32(4) {
+        space::SHARED_INFO if index == 0 => vcpu.domain.map_shared_info(gfn).map_err(errno)?,
+        space::GRANT_TABLE if index & GRANT_STATUS_INDEX == 0 => {
+            let frame = grants::frame(&vcpu.domain, index)?;
+            vcpu.domain.map_shared(gfn, frame).map_err(errno)?;
+        }
+        _ => return Err(Errno::Inval),
+    }
+    Ok(0)
+}
+
+/// `XENMEM_add_to_physmap_batch`: pages of another domain, each with a result of its own.
+pub fn add_batch<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<32>::read(vcpu, pointer)?;
+    own_domain(vcpu, argument.u16(0))?;
+    if u32::from(argument.u16(2)) != space::GMFN_FOREIGN {
+        return Err(Errno::Inval);
+    }
+    if !vcpu.domain.privileged {
+        return Err(Errno::Perm);
+    }
+    let owner = target_domain(vcpu, argument.u16(6))?;
+    if owner.id == vcpu.domain.id {
+        return Err(Errno::Inval);
+    }
+    let (pages, places, errors) = (argument.u64(8), argument.u64(16), argument.u64(24));
+    // At most 65,535, so that one call is a few milliseconds at worst; Linux asks for far fewer.
+    for index in 0..u64::from(argument.u16(4)) {
+        let word = |list: u64| -> Result<Gfn, Errno> {
+            let mut bytes = [0; 8];
+            read_bytes(vcpu, list.wrapping_add(index * 8), &mut bytes)?;
+            Ok(Gfn(u64::from_le_bytes(bytes)))
+        };
+        let result = vcpu
+            .domain
+            .map_foreign(word(places)?, &owner, word(pages)?)
+            .map_or_else(|error| error.encode() as i32, |()| 0);
+        let at = errors.wrapping_add(index * 4);
+        write_bytes(vcpu, at, &result.to_le_bytes())?;
+    }
+    Ok(0)
+}
+
+/// `XENMEM_remove_from_physmap`.
+pub fn remove<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<16>::read(vcpu, pointer)?;
+    own_domain(vcpu, argument.u16(0))?;
+    let gfn = Gfn(argument.u64(8));
+    let kind = vcpu.domain.p2m.lock().lookup(gfn).ok_or(Errno::NoEnt)?.kind;
+    match kind {
+        Kind::Foreign => vcpu.domain.unmap_foreign(gfn)?,
+        // RAM is given back by decreasing the reservation.
+        Kind::Ram | Kind::RamReadOnly => return Err(Errno::Inval),
+        _ => {
+            let mut p2m = vcpu.domain.p2m.lock();
+            p2m.unmap(gfn, 1).map_err(errno)?;
+        }
+    }
+    Ok(0)
+}
+
+/// `XENMEM_acquire_resource`: frames of another domain's grant table, mapped where the caller says.
+pub fn acquire_resource<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    const GRANT_TABLE: u16 = 1;
+    const SHARED_FRAMES: u32 = 0;
+    let mut argument = Argument::<32>::read(vcpu, pointer)?;
+    let owner = target_domain(vcpu, argument.u16(0))?;
+    if !vcpu.domain.privileged || owner.id == vcpu.domain.id {
+        return Err(Errno::Perm);
+    }
+    if argument.u16(2) != GRANT_TABLE || argument.u32(4) != SHARED_FRAMES {
+        return Err(Errno::OpNotSupp);
+    }
+    if argument.u32(12) != 0 {
+        return Err(Errno::Inval);
+    }
+    let (count, first, list) = (argument.u32(8), argument.u64(16), argument.u64(24));
+    if list == 0 {
+        argument.set_u32(8, grants::MOST_FRAMES);
+        return argument.write(vcpu, pointer).map(|()| 0);
+    }
+    for index in 0..u64::from(count) {
+        let frame = grants::frame(&owner, first.checked_add(index).ok_or(Errno::Inval)?)?;
+        let mut bytes = [0; 8];
+        read_bytes(vcpu, list.wrapping_add(index * 8), &mut bytes)?;
+        let place = Gfn(u64::from_le_bytes(bytes));
+        vcpu.domain.map_resource(place, &owner, frame)?;
+    }
+    Ok(0)
+}

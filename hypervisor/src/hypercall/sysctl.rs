@@ -1,0 +1,112 @@
+//! `sysctl`: the machine, for the control domain.
+
+use core::sync::atomic::AtomicU64;
+
+use oxen_abi::Errno;
+use oxen_abi::domctl::info;
+use oxen_abi::sysctl::{HEADER, INTERFACE_VERSION, SCHEDULER_CREDIT2, cmd, physinfo};
+use oxen_core::id::DomainId;
+
+use super::arguments::{Argument, write_bytes};
+use super::{Arguments, Outcome, domctl, unknown_operation};
+use crate::console;
+use crate::cpu;
+use crate::domain::registry;
+use crate::memory::frames;
+use crate::time;
+use crate::vcpu::Running;
+use crate::virt::Vcpu;
+
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
+
+type Handler<H> = fn(&Running<H>, u64) -> Outcome;
+
+struct Table<H>(core::marker::PhantomData<H>);
+
+impl<H: Vcpu> Table<H> {
+    const HANDLERS: &'static [(u32, Handler<H>)] = &[
+        (cmd::READ_CONSOLE, read_console),
+        (cmd::PHYSINFO, describe_machine),
+        (cmd::SCHED_ID, |vcpu, body| {
+            write_bytes(vcpu, body, &SCHEDULER_CREDIT2.to_le_bytes()).map(|()| 0)
+        }),
+        (cmd::GET_DOMAIN_INFO_LIST, list_domains),
+        (cmd::AVAIL_HEAP, |vcpu, body| {
+            let free = frames::usage().0 << 12;
+            write_bytes(vcpu, body.wrapping_add(16), &free.to_le_bytes()).map(|()| 0)
+        }),
+    ];
+}
+
+/// Dispatches on the command in the structure's first word.
+pub fn sysctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Outcome {
+    let header = Argument::<{ HEADER as usize }>::read(vcpu, pointer)?;
+    if header.u32(4) != INTERFACE_VERSION {
+        return Err(Errno::Access);
+    }
+    let command = header.u32(0);
+    match Table::<H>::HANDLERS
+        .iter()
+        .find(|(known, _)| *known == command)
+    {
+        Some((_, handler)) => handler(vcpu, pointer.wrapping_add(HEADER)),
+        None => unknown_operation(&UNKNOWN, "sysctl", command.into()),
+    }
+}
+
+/// The log, oldest first, as much as fits. It cannot be cleared: it is a ring.
+fn read_console<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+    let mut argument = Argument::<24>::read(vcpu, body)?;
+    let (buffer, count) = (argument.u64(8), argument.u32(16) as usize);
+    let mut bytes = alloc::vec![0; console::LOG_CAPACITY];
+    let length = console::read_log(&mut bytes).min(count);
+    write_bytes(vcpu, buffer, &bytes[..length])?;
+    argument.set_u32(16, length as u32);
+    argument.write(vcpu, body).map(|()| 0)
+}
+
+fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+    let cpus = cpu::percpu::all().count() as u32;
+    let (free, total) = frames::usage();
+    let mut bytes = [0; physinfo::SIZE];
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    let capabilities =
+        physinfo::CAPABILITY_HVM | physinfo::CAPABILITY_HAP | physinfo::CAPABILITY_GRANT_V1;
+    for (at, value) in [
+        (physinfo::THREADS_PER_CORE, 1),
+        (physinfo::CORES_PER_SOCKET, cpus),
+        (physinfo::CPUS, cpus),
+        (physinfo::MAX_CPU, cpus - 1),
+        (physinfo::NODES, 1),
+        (physinfo::CPU_KHZ, time::khz() as u32),
+        (physinfo::CAPABILITIES, capabilities),
+    ] {
+        put(at, &u32::to_le_bytes(value));
+    }
+    for (at, value) in [
+        (physinfo::TOTAL_PAGES, total),
+        (physinfo::FREE_PAGES, free),
+        (physinfo::MAX_MFN, frames::end().0.saturating_sub(1)),
+    ] {
+        put(at, &u64::to_le_bytes(value));
+    }
+    write_bytes(vcpu, body, &bytes).map(|()| 0)
+}
+
+fn list_domains<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+    let mut argument = Argument::<24>::read(vcpu, body)?;
+    let (most, buffer) = (argument.u32(4), argument.u64(8));
+    let mut next = DomainId(argument.u16(0));
+    let mut count = 0;
+    while count < most {
+        let Some(domain) = registry::first_from(next) else {
+            break;
+        };
+        let place = buffer.wrapping_add(u64::from(count) * info::SIZE as u64);
+        write_bytes(vcpu, place, &domctl::describe(&domain))?;
+        count += 1;
+        next = DomainId(domain.id.0.saturating_add(1));
+    }
+    argument.set_u32(16, count);
+    argument.write(vcpu, body).map(|()| 0)
+}
