@@ -5,6 +5,7 @@ mod bad_input;
 mod boot;
 mod checks;
 mod devices;
+mod domains;
 mod isolation;
 mod kernels;
 mod pending;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         bad_input::cases,
         isolation::cases,
         registers::cases,
+        domains::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

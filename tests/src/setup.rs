@@ -78,6 +78,24 @@ impl Setup {
         Ok(path)
     }
 
+    /// Gives dom0 the tools and the demo guest.
+    ///
+    /// # Errors
+    /// When the tools cannot be built.
+    pub fn use_tools(&mut self) -> Result<(), Failure> {
+        static BUILDING: Mutex<()> = Mutex::new(());
+        let Some(kernel) = self.kernel.clone() else {
+            return Err("a dom0 without a kernel has no tools".into());
+        };
+        let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let dom0 = provision::with_tools(provision::Dom0 {
+            kernel,
+            initrd: self.initrd.clone(),
+        })?;
+        self.initrd = dom0.initrd;
+        Ok(())
+    }
+
     /// Boots a small test guest, by its package's name, in dom0's place.
     ///
     /// # Errors

@@ -35,6 +35,42 @@ pub fn guest(package: &str) -> Result<PathBuf> {
     binary(package)
 }
 
+/// The tools that run in dom0, as static binaries: their packages and what they are called.
+const TOOLS: [(&str, &str); 3] = [
+    ("oxen-ox", "ox"),
+    ("oxen-xenstored", "xenstored"),
+    ("oxen-xenconsoled", "xenconsoled"),
+];
+
+/// Builds dom0's tools; returns their files.
+///
+/// # Errors
+/// The build fails, for instance for want of a static C library.
+pub fn tools() -> Result<Vec<PathBuf>> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let mut command = Command::new(host::cargo());
+    command
+        .current_dir(host::workspace())
+        .args(["build", "--quiet", "--release", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", target_folder())
+        .env(
+            "RUSTFLAGS",
+            "-C target-feature=+crt-static -C strip=symbols",
+        )
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    for (package, _) in TOOLS {
+        command.args(["--package", package]);
+    }
+    let status = command.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!(
+            "dom0's tools cannot be built (a static C library missing? package libc6-dev has it)"
+        );
+    }
+    let folder = target_folder().join(TARGET).join("release");
+    Ok(TOOLS.iter().map(|(_, name)| folder.join(name)).collect())
+}
+
 fn binary(package: &str) -> Result<PathBuf> {
     cargo("build", package, &[])?;
     Ok(target_folder().join(TARGET).join("release").join(package))

@@ -133,7 +133,10 @@ fn write_iso(args: IsoArgs) -> Result<PathBuf, Failure> {
     let Dom0 { kernel, initrd } = match (args.dom0_kernel, args.dom0_initrd) {
         (Some(kernel), Some(initrd)) => Dom0 { kernel, initrd },
         (kernel, initrd) => {
-            let provisioned = provision::dom0(args.suite)?;
+            let mut provisioned = provision::dom0(args.suite)?;
+            if initrd.is_none() && !args.bare {
+                provisioned = provision::with_tools(provisioned)?;
+            }
             Dom0 {
                 kernel: kernel.unwrap_or(provisioned.kernel),
                 initrd: initrd.unwrap_or(provisioned.initrd),

@@ -110,7 +110,10 @@ fn build_iso(args: &RunArgs) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
     let (kernel, initrd) = match (&args.dom0_kernel, &args.dom0_initrd) {
         (Some(kernel), Some(initrd)) => (kernel.clone(), initrd.clone()),
         (kernel, initrd) => {
-            let dom0 = provision::dom0(provision::Suite::Bookworm)?;
+            let mut dom0 = provision::dom0(provision::Suite::Bookworm)?;
+            if initrd.is_none() {
+                dom0 = provision::with_tools(dom0)?;
+            }
             (
                 kernel.clone().unwrap_or(dom0.kernel),
                 initrd.clone().unwrap_or(dom0.initrd),

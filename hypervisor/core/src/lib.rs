@@ -19,5 +19,6 @@ pub mod id;
 pub mod kernel;
 pub mod memory;
 pub mod pci;
+pub mod schedule;
 pub mod start;
 pub mod time;

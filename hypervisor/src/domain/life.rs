@@ -173,6 +173,8 @@ impl Domain {
             for cpu in cpu::percpu::all() {
                 inbox::post(cpu.id(), inbox::Message::Release(self.id));
             }
+            // Those who have mapped frames of it must hear of it, or it lingers.
+            tell_control_domain();
         }
         if self.life.held.load(Ordering::Acquire) != 0 {
             return Err(Errno::Restart);

@@ -151,6 +151,20 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The demo guest's image: busybox and an init of the project's own.
+///
+/// # Errors
+/// A tool is missing.
+pub fn guest() -> Result<Vec<u8>> {
+    let mut archive = Newc::new();
+    archive.character_device("dev/console", 5, 1);
+    archive.file("bin/busybox", fs::read(busybox()?)?, true);
+    add_tree(&mut archive, &host::workspace().join("boot/guest"), "")?;
+    let mut bytes = Vec::new();
+    archive.write_to(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The static busybox. One that needs libraries would not start in the image.
 fn busybox() -> Result<PathBuf> {
     let path = host::find_command("busybox")

@@ -12,6 +12,7 @@ mod modules;
 pub mod newc;
 mod packages;
 pub mod sysroot;
+mod toolstack;
 
 use anyhow::{Result, bail};
 
@@ -19,6 +20,7 @@ use crate::progress::say;
 
 pub use kernels::{Dom0, Suite};
 pub use packages::{missing_packages, packages};
+pub use toolstack::with_tools;
 
 /// Provisions it all, what is needed most first. A part that cannot be had does not keep the others away.
 ///

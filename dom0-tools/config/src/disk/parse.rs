@@ -1,0 +1,294 @@
+//! Reading of disk specifications.
+
+use std::str::FromStr;
+
+use super::error::DiskError;
+use super::{DiskBackend, DiskFormat, DiskProtocol, DiskSpec};
+use crate::keys::nearest_of;
+
+const NAMES: &[&str] = &[
+    "target",
+    "format",
+    "vdev",
+    "access",
+    "devtype",
+    "cdrom",
+    "backend",
+    "backendtype",
+    "script",
+    "specification",
+    "direct-io-safe",
+    "discard",
+    "no-discard",
+    "trusted",
+    "untrusted",
+];
+
+/// Replication parameters of xl, which are no part of Oxen.
+const COLO: &[&str] = &[
+    "colo",
+    "no-colo",
+    "colo-host",
+    "colo-port",
+    "colo-export",
+    "active-disk",
+    "hidden-disk",
+];
+
+/// Prefixes of the old form `phy:/dev/sda,xvda,w`, with the format that each stands for.
+const PREFIXES: &[(&str, DiskFormat)] = &[
+    ("raw", DiskFormat::Raw),
+    ("qcow", DiskFormat::Qcow),
+    ("qcow2", DiskFormat::Qcow2),
+    ("vhd", DiskFormat::Vhd),
+    ("phy", DiskFormat::Raw),
+    ("file", DiskFormat::Raw),
+    ("aio", DiskFormat::Raw),
+    ("tapdisk", DiskFormat::Raw),
+    ("tap", DiskFormat::Raw),
+    ("tap2", DiskFormat::Raw),
+    ("ioemu", DiskFormat::Raw),
+];
+
+/// What has been read so far.
+#[derive(Default)]
+struct Reader<'a> {
+    spec: &'a str,
+    target: Option<&'a str>,
+    format: Option<DiskFormat>,
+    vdev: Option<&'a str>,
+    read_only: Option<bool>,
+    cdrom: Option<bool>,
+    rest: DiskSpec,
+    /// Positional parameters seen, empty ones too.
+    positional: usize,
+    /// The old form has no format among its positional parameters.
+    prefixed: bool,
+}
+
+impl FromStr for DiskSpec {
+    type Err = DiskError;
+
+    fn from_str(spec: &str) -> Result<Self, DiskError> {
+        let mut reader = Reader {
+            spec,
+            ..Reader::default()
+        };
+        let mut rest = reader.prefix(spec.trim_start())?;
+        loop {
+            let start = rest.trim_start();
+            // By name the target takes all that follows, commas and blanks too.
+            if let Some(target) = start.strip_prefix("target=") {
+                if reader.target.is_some_and(|target| !target.is_empty()) {
+                    return Err(reader.twice("target"));
+                }
+                reader.target = Some(target);
+                break;
+            }
+            let (parameter, more) = match start.split_once(',') {
+                Some((parameter, more)) => (parameter, Some(more)),
+                None => (start, None),
+            };
+            if !(parameter.is_empty() && more.is_none()) {
+                reader.parameter(parameter.trim_end())?;
+            }
+            match more {
+                Some(more) => rest = more,
+                None => break,
+            }
+        }
+        reader.finish()
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn twice(&self, parameter: &'static str) -> DiskError {
+        DiskError::Twice {
+            spec: self.spec.to_owned(),
+            parameter,
+        }
+    }
+
+    fn bad_value(&self, parameter: &'static str, value: &str, allowed: &[&str]) -> DiskError {
+        DiskError::Value {
+            spec: self.spec.to_owned(),
+            parameter,
+            value: value.to_owned(),
+            allowed: allowed.join(", "),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> DiskError {
+        DiskError::Unknown {
+            spec: self.spec.to_owned(),
+            name: name.to_owned(),
+            nearest: nearest_of(name, NAMES.iter().copied()),
+        }
+    }
+
+    fn named<T: Copy>(
+        &self,
+        parameter: &'static str,
+        value: &str,
+        names: &[(&'static str, T)],
+    ) -> Result<T, DiskError> {
+        let found = names.iter().find(|(name, _)| *name == value);
+        found.map(|(_, named)| *named).ok_or_else(|| {
+            let allowed: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+            self.bad_value(parameter, value, &allowed)
+        })
+    }
+
+    /// Takes the prefix of the old form off.
+    fn prefix(&mut self, text: &'a str) -> Result<&'a str, DiskError> {
+        let Some((prefix, rest)) = text.split_once(':') else {
+            return Ok(text);
+        };
+        if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(text);
+        }
+        self.format = Some(self.named("the prefix", prefix, PREFIXES)?);
+        self.prefixed = true;
+        Ok(rest)
+    }
+
+    fn parameter(&mut self, text: &'a str) -> Result<(), DiskError> {
+        if let Some((name, value)) = text.split_once('=') {
+            return self.keyed(name, value);
+        }
+        match text {
+            "cdrom" => self.cdrom = Some(true),
+            "direct-io-safe" => self.rest.direct_io_safe = true,
+            "discard" => self.rest.discard = Some(true),
+            "no-discard" => self.rest.discard = Some(false),
+            "trusted" => self.rest.trusted = Some(true),
+            "untrusted" => self.rest.trusted = Some(false),
+            colo if COLO.contains(&colo) => return Err(self.colo()),
+            _ => return self.positional(text),
+        }
+        Ok(())
+    }
+
+    fn colo(&self) -> DiskError {
+        DiskError::Incomplete {
+            spec: self.spec.to_owned(),
+            what: "replication of disks (the colo parameters) is not supported",
+        }
+    }
+
+    fn keyed(&mut self, name: &'a str, value: &'a str) -> Result<(), DiskError> {
+        let text = (!value.is_empty()).then(|| value.to_owned());
+        match name {
+            "format" => self.set_format(value)?,
+            "vdev" => self.set_vdev(value)?,
+            "access" => self.set_access(value)?,
+            "devtype" => {
+                let names = [("cdrom", true), ("disk", false)];
+                self.cdrom = Some(self.named("devtype", value, &names)?);
+            }
+            "backend" => self.rest.backend = text,
+            "backendtype" => {
+                self.rest.backend_type =
+                    Some(self.named("backendtype", value, &DiskBackend::NAMES)?);
+            }
+            "specification" => {
+                self.rest.protocol = self.named("specification", value, &DiskProtocol::NAMES)?;
+            }
+            "script" => self.rest.script = text,
+            colo if COLO.contains(&colo) => return Err(self.colo()),
+            other => return Err(self.unknown(other)),
+        }
+        Ok(())
+    }
+
+    fn positional(&mut self, text: &'a str) -> Result<(), DiskError> {
+        self.positional += 1;
+        // The old form leaves the second place out.
+        let place = match (self.prefixed, self.positional) {
+            (true, place) if place > 1 => place + 1,
+            (_, place) => place,
+        };
+        match place {
+            1 if self.target.is_some() => Err(self.twice("target")),
+            1 => {
+                self.target = Some(text);
+                Ok(())
+            }
+            2 => self.set_format(text),
+            3 => match text.split_once(':') {
+                Some((vdev, kind)) => {
+                    let names = [("cdrom", true), ("disk", false)];
+                    self.cdrom = Some(self.named("the device's type", kind, &names)?);
+                    self.set_vdev(vdev)
+                }
+                None => self.set_vdev(text),
+            },
+            4 => self.set_access(text),
+            _ => Err(self.unknown(text)),
+        }
+    }
+
+    fn set_format(&mut self, value: &str) -> Result<(), DiskError> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        if self.format.is_some() {
+            return Err(self.twice("format"));
+        }
+        self.format = Some(self.named("format", value, &DiskFormat::NAMES)?);
+        Ok(())
+    }
+
+    fn set_vdev(&mut self, value: &'a str) -> Result<(), DiskError> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        if self.vdev.replace(value).is_some() {
+            return Err(self.twice("vdev"));
+        }
+        if !value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(self.bad_value("vdev", value, &["a name such as xvda"]));
+        }
+        Ok(())
+    }
+
+    fn set_access(&mut self, value: &str) -> Result<(), DiskError> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        let names = [("ro", true), ("r", true), ("rw", false), ("w", false)];
+        let read_only = self.named("access", value, &names)?;
+        if self.read_only.replace(read_only).is_some() {
+            return Err(self.twice("access"));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<DiskSpec, DiskError> {
+        let incomplete = |what| DiskError::Incomplete {
+            spec: self.spec.to_owned(),
+            what,
+        };
+        let cdrom = self.cdrom.unwrap_or(false);
+        let target = self.target.filter(|target| !target.is_empty());
+        let Some(vdev) = self.vdev else {
+            return Err(incomplete(
+                "the device that the guest sees is missing; add vdev=xvda",
+            ));
+        };
+        let format = match (target, self.format) {
+            (None, _) if cdrom => DiskFormat::Empty,
+            (None, Some(DiskFormat::Empty)) => DiskFormat::Empty,
+            (None, _) => return Err(incomplete("the target is missing; add target=/path")),
+            (Some(_), format) => format.unwrap_or_default(),
+        };
+        Ok(DiskSpec {
+            target: target.map(str::to_owned),
+            format,
+            vdev: vdev.to_owned(),
+            read_only: self.read_only.unwrap_or(cdrom),
+            cdrom,
+            ..self.rest
+        })
+    }
+}

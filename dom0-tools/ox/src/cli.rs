@@ -1,0 +1,281 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::failure::EXIT_CODES;
+
+const EXAMPLES: &str = "\
+Examples:
+  ox create -c /etc/oxen/demo.cfg           create a domain and watch it boot (Ctrl-] detaches)
+  ox create web.cfg name=web2 memory=512    the same file with other settings
+  ox config check web.cfg                   what is wrong with a file
+  ox list                                   all domains
+  ox list --json                            the same for programs
+  ox vcpu-pin demo all 0-1,^0               run its vCPUs on CPU 1 only
+  ox shutdown -w demo                       ask it to power off and wait until it has
+  ox destroy demo                           take its power away";
+
+/// Creates, shows and controls the domains of this machine.
+#[derive(Debug, Parser)]
+#[command(name = "ox", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// Say more about what is done
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// The verb
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a domain from a configuration file
+    #[command(after_help = "\
+Examples:
+  ox create /etc/oxen/demo.cfg -c
+  ox create demo.cfg name=demo2 'extra=console=hvc0 quiet'
+  ox create --dry-run demo.cfg      check the file and print what it means as JSON")]
+    Create(Create),
+    /// List domains: name, number, memory, vCPUs, state and CPU time
+    #[command(after_help = "\
+State: r running, b blocked, p paused, s shut down, c crashed, d being destroyed")]
+    List(List),
+    /// Show the hypervisor's version, the machine's CPUs and memory
+    Info(Json),
+    /// Attach to the console of a domain; Ctrl-] detaches
+    Console(Domain),
+    /// Destroy a domain at once, as if its power were cut
+    Destroy(Domain),
+    /// Ask a domain to power off
+    Shutdown(Stop),
+    /// Ask a domain to reboot
+    Reboot(Stop),
+    /// Stop the vCPUs of a domain
+    Pause(Domain),
+    /// Let a paused domain run on
+    Unpause(Domain),
+    /// Give a domain another name
+    Rename {
+        /// Name or number
+        domain: String,
+        /// The new name
+        new_name: String,
+    },
+    /// Print the number of a domain
+    Domid {
+        /// Name
+        domain: String,
+    },
+    /// Print the name of a domain
+    Domname {
+        /// Number
+        domain: String,
+    },
+    /// List vCPUs: state, CPU, time and affinity
+    VcpuList {
+        /// Names or numbers; all domains if none
+        domains: Vec<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Set on which CPUs vCPUs may and should run
+    #[command(after_help = "\
+Lists: all, N, N-M, nodes:N; ^ in front leaves out; - leaves as it is.
+Examples:
+  ox vcpu-pin demo 0 2-3        vCPU 0 may run on CPUs 2 and 3
+  ox vcpu-pin demo all - 0-1    all vCPUs prefer CPUs 0 and 1")]
+    VcpuPin {
+        /// Name or number
+        domain: String,
+        /// Number of the vCPU, or "all"
+        vcpu: String,
+        /// CPUs that it may run on
+        hard: String,
+        /// CPUs that it should run on
+        #[arg(default_value = "-", allow_hyphen_values = true)]
+        soft: String,
+    },
+    /// Set how many vCPUs are online; the guest brings them up or down
+    VcpuSet {
+        /// Name or number
+        domain: String,
+        /// vCPUs
+        vcpus: u32,
+    },
+    /// Show or set weight and cap of domains
+    #[command(name = "sched-credit2")]
+    SchedCredit2(Share),
+    /// Set how much memory the guest's balloon driver shall keep
+    MemSet(Memory),
+    /// Set how much memory a domain may have at most
+    MemMax(Memory),
+    /// Show how long domains have been running
+    Uptime {
+        /// Names or numbers; all domains if none
+        domains: Vec<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Print the hypervisor's log
+    Dmesg {
+        /// Clear it afterwards
+        #[arg(short, long)]
+        clear: bool,
+    },
+    /// Send an event to a domain's vCPU
+    Trigger {
+        /// Name or number
+        domain: String,
+        /// What to send
+        event: TriggerEvent,
+        /// Number of the vCPU
+        #[arg(default_value_t = 0)]
+        vcpu: u32,
+    },
+    /// Send a magic system request to a Linux guest
+    Sysrq {
+        /// Name or number
+        domain: String,
+        /// The request's letter, such as s to sync
+        letter: char,
+    },
+    /// Check configuration files and show what keys there are
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a script that completes ox's words in a shell
+    #[command(after_help = "Example: ox completion bash > /etc/bash_completion.d/ox")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page of ox or of one of its verbs
+    #[command(after_help = "\
+Examples:
+  ox man > /usr/share/man/man1/ox.1
+  ox man create > /usr/share/man/man1/ox-create.1")]
+    Man {
+        /// The verb
+        verb: Option<String>,
+    },
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Attach to the console as soon as the domain exists
+    #[arg(short, long, conflicts_with = "dry_run")]
+    pub console: bool,
+    /// Leave the domain paused
+    #[arg(short, long)]
+    pub paused: bool,
+    /// Check everything and print the configuration as JSON, but create nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// The configuration, in xl.cfg syntax
+    pub file: PathBuf,
+    /// Settings that replace or (+=) lengthen those of the file
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Show identity, limits and the reason of a shutdown too
+    #[arg(short, long)]
+    pub long: bool,
+    #[command(flatten)]
+    pub json: Json,
+    /// Names or numbers; all domains if none
+    pub domains: Vec<String>,
+}
+
+/// `--json`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Json {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One domain.
+#[derive(Debug, Args)]
+pub struct Domain {
+    /// Name or number
+    pub domain: String,
+}
+
+/// Arguments of `shutdown` and `reboot`.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Wait until it has stopped
+    #[arg(short, long)]
+    pub wait: bool,
+    /// Give up waiting after this many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub timeout: Option<u64>,
+    /// All domains but domain 0
+    #[arg(short, long, conflicts_with = "domain")]
+    pub all: bool,
+    /// Name or number
+    #[arg(required_unless_present = "all")]
+    pub domain: Option<String>,
+}
+
+/// Arguments of `sched-credit2`.
+#[derive(Debug, Args)]
+pub struct Share {
+    /// Name or number; all domains if none
+    #[arg(short, long)]
+    pub domain: Option<String>,
+    /// Share against other domains; 256 is the default
+    #[arg(short, long, requires = "domain", value_parser = clap::value_parser!(u16).range(1..))]
+    pub weight: Option<u16>,
+    /// Most time, in percent of one CPU; 0 for no bound
+    #[arg(short, long, requires = "domain")]
+    pub cap: Option<u16>,
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// Arguments of `mem-set` and `mem-max`.
+#[derive(Debug, Args)]
+pub struct Memory {
+    /// Name or number
+    pub domain: String,
+    /// Size in KiB, or with a unit: b, k, m, g, t
+    pub size: String,
+}
+
+/// What `trigger` sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TriggerEvent {
+    /// Non-maskable interrupt
+    Nmi,
+    /// Reset
+    Reset,
+    /// INIT
+    Init,
+    /// Power button
+    Power,
+    /// Sleep button
+    Sleep,
+}
+
+/// Verbs about configurations.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Say what is wrong with a file; prints nothing but warnings if nothing is
+    Check {
+        /// The configuration
+        file: PathBuf,
+        /// Settings that replace or (+=) lengthen those of the file
+        #[arg(value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+    },
+    /// List every key of xl.cfg and what becomes of it
+    Keys(Json),
+}

@@ -1,0 +1,356 @@
+//! A host that is not there: domains in a list, xenstore in a map, and any operation can be made to fail.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use oxen_config::{DomainConfig, HostCpus};
+use uuid::Uuid;
+
+use super::{
+    Access, Built, Change, DomainState, Hypervisor, MachineInfo, Share, Store, Toolstack,
+    VcpuState, Version,
+};
+use crate::failure::Failure;
+
+/// CPUs of the machine.
+pub const CPUS: u32 = 4;
+
+/// CPUs that a vCPU may and should run on.
+type Affinity = (BTreeSet<u32>, BTreeSet<u32>);
+
+/// What a test looks at.
+#[derive(Default)]
+pub struct World {
+    pub domains: Vec<DomainState>,
+    pub shares: BTreeMap<u16, Share>,
+    pub affinities: BTreeMap<(u16, u32), Affinity>,
+    pub nodes: BTreeMap<String, (String, Option<Access>)>,
+    pub introduced: BTreeSet<u16>,
+    pub attached: Vec<String>,
+    /// Operations in the order in which they came.
+    pub calls: Vec<String>,
+    /// The operation that fails.
+    pub fails: Option<&'static str>,
+    pub slept: Duration,
+    /// What happens at each sleep.
+    pub at_sleep: Option<fn(&mut World)>,
+    /// What happens when a domain has been built, as another tool would do it meanwhile.
+    pub at_build: Option<fn(&mut World)>,
+}
+
+impl World {
+    fn call(&mut self, name: &'static str, about: String) -> io::Result<()> {
+        self.calls
+            .push(format!("{name} {about}").trim_end().to_owned());
+        if self.fails == Some(name) {
+            return Err(io::Error::other(format!("{name} fails")));
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, domid: u16) -> io::Result<&mut DomainState> {
+        let found = self.domains.iter_mut().find(|domain| domain.domid == domid);
+        found.ok_or_else(|| io::Error::other("ESRCH"))
+    }
+
+    /// Puts a node there.
+    pub fn put(&mut self, path: &str, value: &str) {
+        self.nodes.insert(path.to_owned(), (value.to_owned(), None));
+    }
+
+    /// A domain that runs.
+    pub fn add(&mut self, domid: u16, name: &str) {
+        self.domains
+            .push(state(domid, Uuid::from_u128(domid.into()), 2, 256 * 1024));
+        self.shares.insert(
+            domid,
+            Share {
+                weight: 256,
+                cap: 0,
+            },
+        );
+        self.put(&format!("/local/domain/{domid}/name"), name);
+    }
+}
+
+/// The state of a new domain.
+pub fn state(domid: u16, uuid: Uuid, vcpus: u32, memory_kib: u64) -> DomainState {
+    DomainState {
+        domid,
+        uuid,
+        dying: false,
+        shutdown: None,
+        paused: false,
+        blocked: true,
+        running: false,
+        memory_kib,
+        max_memory_kib: memory_kib,
+        vcpus_online: vcpus,
+        vcpus,
+        cpu_time_ns: 12_340_000_000,
+    }
+}
+
+/// The host; hypervisor and xenstore share its world.
+#[derive(Clone, Default)]
+pub struct Fake(pub Rc<RefCell<World>>);
+
+impl Fake {
+    /// A machine with dom0 only.
+    pub fn new() -> Self {
+        let fake = Self::default();
+        fake.0.borrow_mut().add(0, "Domain-0");
+        fake
+    }
+}
+
+impl Toolstack for Fake {
+    fn xen(&mut self) -> Result<&mut dyn Hypervisor, Failure> {
+        Ok(self)
+    }
+
+    fn store(&mut self) -> Result<&mut dyn Store, Failure> {
+        if self.0.borrow().fails == Some("connect") {
+            return Err(Failure::Unreachable {
+                what: "xenstored",
+                error: "connect fails".to_owned(),
+            });
+        }
+        Ok(self)
+    }
+
+    fn attach(&mut self, tty: &str) -> Result<(), Failure> {
+        self.0.borrow_mut().attached.push(tty.to_owned());
+        Ok(())
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        let mut world = self.0.borrow_mut();
+        world.slept += time;
+        if let Some(action) = world.at_sleep {
+            action(&mut world);
+        }
+    }
+
+    fn unix_time(&self) -> u64 {
+        1_700_100_000
+    }
+
+    fn uptime(&self) -> io::Result<u64> {
+        Ok(90_061)
+    }
+}
+
+impl Hypervisor for Fake {
+    fn version(&mut self) -> io::Result<Version> {
+        Ok(Version {
+            major: 4,
+            minor: 17,
+            extra: ".5".to_owned(),
+            ..Version::default()
+        })
+    }
+
+    fn machine(&mut self) -> io::Result<MachineInfo> {
+        Ok(MachineInfo {
+            cpus: CPUS,
+            free_kib: 1 << 20,
+            cpu_khz: 2_400_056,
+            ..MachineInfo::default()
+        })
+    }
+
+    fn cpus(&mut self) -> io::Result<HostCpus> {
+        Ok(HostCpus::one_node(CPUS))
+    }
+
+    fn domains(&mut self) -> io::Result<Vec<DomainState>> {
+        Ok(self.0.borrow().domains.clone())
+    }
+
+    fn domain(&mut self, domid: u16) -> io::Result<Option<DomainState>> {
+        Ok(self.0.borrow_mut().find(domid).ok().cloned())
+    }
+
+    fn build(&mut self, config: &DomainConfig, uuid: Uuid) -> Result<Built, Failure> {
+        let mut world = self.0.borrow_mut();
+        world
+            .call("build", config.name.clone())
+            .map_err(Failure::Output)?;
+        let domid = 1 + world.domains.last().map_or(0, |last| last.domid);
+        let mut domain = state(domid, uuid, config.maxvcpus, config.memory_mib * 1024);
+        domain.paused = true;
+        world.domains.push(domain);
+        if let Some(action) = world.at_build {
+            action(&mut world);
+        }
+        Ok(Built {
+            domid,
+            console_gfn: 0xFEFFF,
+            console_port: 2,
+            store_gfn: 0xFEFFC,
+            store_port: 1,
+        })
+    }
+
+    fn destroy(&mut self, domid: u16) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        world.call("destroy", domid.to_string())?;
+        world.find(domid)?;
+        world.domains.retain(|domain| domain.domid != domid);
+        world.shares.remove(&domid);
+        world.affinities.retain(|(owner, _), _| *owner != domid);
+        Ok(())
+    }
+
+    fn pause(&mut self, domid: u16) -> io::Result<()> {
+        self.0.borrow_mut().call("pause", domid.to_string())?;
+        self.0.borrow_mut().find(domid)?.paused = true;
+        Ok(())
+    }
+
+    fn unpause(&mut self, domid: u16) -> io::Result<()> {
+        self.0.borrow_mut().call("unpause", domid.to_string())?;
+        self.0.borrow_mut().find(domid)?.paused = false;
+        Ok(())
+    }
+
+    fn set_max_memory(&mut self, domid: u16, kib: u64) -> io::Result<()> {
+        self.0.borrow_mut().call("max-memory", domid.to_string())?;
+        self.0.borrow_mut().find(domid)?.max_memory_kib = kib;
+        Ok(())
+    }
+
+    fn vcpu(&mut self, domid: u16, vcpu: u32) -> io::Result<VcpuState> {
+        self.0.borrow_mut().find(domid)?;
+        Ok(VcpuState {
+            online: true,
+            blocked: true,
+            running: false,
+            cpu_time_ns: 1_500_000_000,
+            cpu: vcpu % CPUS,
+        })
+    }
+
+    fn affinity(&mut self, domid: u16, vcpu: u32) -> io::Result<Affinity> {
+        let all: BTreeSet<_> = (0..CPUS).collect();
+        let found = self.0.borrow().affinities.get(&(domid, vcpu)).cloned();
+        Ok(found.unwrap_or((all.clone(), all)))
+    }
+
+    fn set_affinity(
+        &mut self,
+        domid: u16,
+        vcpu: u32,
+        hard: Option<&BTreeSet<u32>>,
+        soft: Option<&BTreeSet<u32>>,
+    ) -> io::Result<()> {
+        self.0
+            .borrow_mut()
+            .call("affinity", format!("{domid} {vcpu}"))?;
+        let before = self.affinity(domid, vcpu)?;
+        let after = (
+            hard.cloned().unwrap_or(before.0),
+            soft.cloned().unwrap_or(before.1),
+        );
+        self.0.borrow_mut().affinities.insert((domid, vcpu), after);
+        Ok(())
+    }
+
+    fn share(&mut self, domid: u16) -> io::Result<Share> {
+        let found = self.0.borrow().shares.get(&domid).copied();
+        found.ok_or_else(|| io::Error::other("ESRCH"))
+    }
+
+    fn set_share(&mut self, domid: u16, share: Share) -> io::Result<()> {
+        self.0.borrow_mut().call("share", domid.to_string())?;
+        self.0.borrow_mut().shares.insert(domid, share);
+        Ok(())
+    }
+
+    fn log(&mut self) -> io::Result<Vec<u8>> {
+        Ok(b"(XEN) one\r\n(d1) \x1b[2J two".to_vec())
+    }
+
+    fn clear_log(&mut self) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(38))
+    }
+
+    fn trigger(&mut self, domid: u16, trigger: u32, vcpu: u32) -> io::Result<()> {
+        self.0
+            .borrow_mut()
+            .call("trigger", format!("{domid} {trigger} {vcpu}"))
+    }
+}
+
+impl Store for Fake {
+    fn read(&mut self, path: &str) -> io::Result<Option<String>> {
+        Ok(self
+            .0
+            .borrow()
+            .nodes
+            .get(path)
+            .map(|(value, _)| value.clone()))
+    }
+
+    fn list(&mut self, path: &str) -> io::Result<Vec<String>> {
+        let below = format!("{path}/");
+        let names: BTreeSet<_> = self
+            .0
+            .borrow()
+            .nodes
+            .keys()
+            .filter_map(|node| {
+                node.strip_prefix(&below)?
+                    .split('/')
+                    .next()
+                    .map(str::to_owned)
+            })
+            .collect();
+        Ok(names.into_iter().collect())
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        let kind = match changes {
+            [Change::Remove { .. }] | [Change::Remove { .. }, Change::Remove { .. }] => "remove",
+            _ => "apply",
+        };
+        world.call(kind, String::new())?;
+        for change in changes {
+            match change {
+                Change::Write {
+                    path,
+                    value,
+                    access,
+                } => {
+                    world.nodes.insert(path.clone(), (value.clone(), *access));
+                }
+                Change::Remove { path } => {
+                    let below = format!("{path}/");
+                    world
+                        .nodes
+                        .retain(|node, _| node != path && !node.starts_with(&below));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn introduce(&mut self, domid: u16, _gfn: u64, _port: u32) -> io::Result<()> {
+        self.0.borrow_mut().call("introduce", domid.to_string())?;
+        self.0.borrow_mut().introduced.insert(domid);
+        let tty = format!("/local/domain/{domid}/console/tty");
+        self.0.borrow_mut().put(&tty, "/dev/pts/7");
+        Ok(())
+    }
+
+    fn release(&mut self, domid: u16) -> io::Result<()> {
+        self.0.borrow_mut().call("release", domid.to_string())?;
+        self.0.borrow_mut().introduced.remove(&domid);
+        Ok(())
+    }
+}

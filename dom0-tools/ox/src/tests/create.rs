@@ -1,0 +1,243 @@
+//! `ox create` makes all of a domain or nothing.
+
+use super::{Files, fails, ok};
+use crate::host::Access;
+use crate::host::fake::{Fake, World};
+
+#[test]
+fn a_created_domain_has_its_nodes_its_share_and_runs() {
+    let host = Fake::new();
+    let files = Files::new("vcpus=2\nmaxvcpus=3\nmaxmem=512\ncpus='0-1'\ncpu_weight=512\ncap=50");
+    ok(&host, &["create", "-c", &files.config(), "name=web"]);
+    let world = host.0.borrow();
+    assert_eq!(
+        world.calls,
+        [
+            "build web",
+            "affinity 1 0",
+            "affinity 1 1",
+            "affinity 1 2",
+            "share 1",
+            "apply",
+            "introduce 1",
+            "unpause 1"
+        ],
+    );
+    let uuid = world.domains[1].uuid;
+    let vm = format!("/vm/{uuid}");
+    let home = "/local/domain/1";
+    for (path, value, access) in [
+        (format!("{home}/name"), "web", Access::GuestReads(1)),
+        (format!("{home}/domid"), "1", Access::GuestReads(1)),
+        (format!("{home}/vm"), &vm, Access::GuestReads(1)),
+        (
+            format!("{home}/memory/target"),
+            "262144",
+            Access::GuestReads(1),
+        ),
+        (
+            format!("{home}/memory/static-max"),
+            "262144",
+            Access::GuestReads(1),
+        ),
+        (
+            format!("{home}/cpu/1/availability"),
+            "online",
+            Access::GuestReads(1),
+        ),
+        (
+            format!("{home}/cpu/2/availability"),
+            "offline",
+            Access::GuestReads(1),
+        ),
+        (format!("{home}/console/port"), "2", Access::GuestReads(1)),
+        (
+            format!("{home}/console/ring-ref"),
+            "1044479",
+            Access::GuestReads(1),
+        ),
+        (format!("{home}/store/port"), "1", Access::GuestReads(1)),
+        (format!("{home}/control/shutdown"), "", Access::GuestOwns(1)),
+        (
+            format!("{home}/control/feature-poweroff"),
+            "",
+            Access::GuestOwns(1),
+        ),
+        (format!("{vm}/on_reboot"), "restart", Access::HostOnly),
+        (format!("{vm}/name"), "web", Access::GuestReads(1)),
+    ] {
+        assert_eq!(
+            world.nodes.get(&path),
+            Some(&(value.to_owned(), Some(access))),
+            "{path}"
+        );
+    }
+    assert!(
+        !world
+            .nodes
+            .contains_key(&format!("{home}/cpu/3/availability"))
+    );
+    assert_eq!(world.shares[&1].weight, 512);
+    assert_eq!(world.affinities[&(1, 2)].0, [0, 1].into());
+    assert_eq!(world.attached, ["/dev/pts/7"]);
+}
+
+#[test]
+fn whatever_fails_nothing_is_left() {
+    for step in [
+        "build",
+        "affinity",
+        "share",
+        "apply",
+        "introduce",
+        "unpause",
+    ] {
+        let host = Fake::new();
+        let before: Vec<_> = host.0.borrow().nodes.clone().into_iter().collect();
+        host.0.borrow_mut().fails = Some(step);
+        let (code, message) = fails(&host, &["create", &Files::new("cpus='1'\ncap=50").config()]);
+        assert_eq!(code, 1, "{step}: {message}");
+        assert!(message.contains(&format!("{step} fails")), "{message}");
+        let world = host.0.borrow();
+        assert_eq!(world.domains.len(), 1, "{step}");
+        assert!(world.introduced.is_empty(), "{step}");
+        let after: Vec<_> = world.nodes.clone().into_iter().collect();
+        assert_eq!(after, before, "{step}");
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_is_named() {
+    let host = Fake::new();
+    host.0.borrow_mut().add(7, "other");
+    host.0.borrow_mut().at_build = Some(|world: &mut World| {
+        world.put("/local/domain/7/name", "demo");
+        world.fails = Some("destroy");
+    });
+    let (code, message) = fails(&host, &["create", &Files::new("").config()]);
+    assert_eq!(code, 5);
+    assert!(
+        message.contains("could not undo it: cannot destroy domain 8: destroy fails"),
+        "{message}"
+    );
+}
+
+#[test]
+fn paused_domains_stay_paused() {
+    let host = Fake::new();
+    ok(&host, &["create", "-p", &Files::new("").config()]);
+    assert!(host.0.borrow().domains[1].paused);
+}
+
+#[test]
+fn a_dry_run_prints_json_and_makes_nothing() {
+    let host = Fake::new();
+    let printed = ok(
+        &host,
+        &[
+            "create",
+            "--dry-run",
+            &Files::new("").config(),
+            "memory=512",
+        ],
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(json["memory_mib"], 512);
+    assert_eq!(json["name"], "demo");
+    assert!(host.0.borrow().calls.is_empty());
+}
+
+#[test]
+fn bad_input_has_a_clear_error_and_its_exit_code() {
+    let files = Files::new("");
+    let config = files.config();
+    for (words, expected, why) in [
+        (
+            vec!["vcpu=2"],
+            3,
+            "command line:1:1: vcpu: unknown key; did you mean \"vcpus\"?",
+        ),
+        (
+            vec!["memory=0"],
+            3,
+            "command line:1:8: memory: 0 is not between 1 and",
+        ),
+        (
+            vec!["kernel=/nowhere/vmlinuz"],
+            3,
+            "kernel: cannot read /nowhere/vmlinuz: No such file",
+        ),
+        (vec!["kernel=/"], 3, "kernel: cannot read /: not a file"),
+        (
+            vec!["name=Domain-0"],
+            5,
+            "the name \"Domain-0\" is taken by domain 0",
+        ),
+        (vec!["vcpus=33"], 3, "vcpus: 33 is not between 1 and 32"),
+        (
+            vec!["cpus=9"],
+            3,
+            "cpus: \"9\" leaves none of this machine's 4 CPUs to run on",
+        ),
+        (
+            vec!["disk=['/dev/sda,raw,xvda,w']"],
+            6,
+            "not implemented: disks",
+        ),
+        (vec!["vif=['']"], 6, "not implemented: network interfaces"),
+        (
+            vec!["uuid=00000000-0000-0000-0000-000000000000"],
+            3,
+            "is that of domain 0",
+        ),
+    ] {
+        let host = Fake::new();
+        let words: Vec<_> = ["create", &config].into_iter().chain(words).collect();
+        let (code, message) = fails(&host, &words);
+        assert_eq!(code, expected, "{words:?}: {message}");
+        assert!(message.contains(why), "{words:?}: {message}");
+        assert!(host.0.borrow().calls.is_empty(), "{words:?}");
+    }
+    let (code, message) = fails(&Fake::new(), &["create", "/nowhere/demo.cfg"]);
+    assert_eq!(
+        (code, message.contains("/nowhere/demo.cfg")),
+        (3, true),
+        "{message}"
+    );
+}
+
+#[test]
+fn of_two_creates_at_once_one_gets_the_name() {
+    let host = Fake::new();
+    // Another tool announces the same name on a lower number between our look and our own announcement.
+    host.0.borrow_mut().add(7, "other");
+    host.0.borrow_mut().at_build =
+        Some(|world: &mut World| world.put("/local/domain/7/name", "demo"));
+    let (code, message) = fails(&host, &["create", &Files::new("").config()]);
+    assert_eq!(code, 5, "{message}");
+    let world = host.0.borrow();
+    assert_eq!(world.domains.len(), 2);
+    assert!(
+        !world
+            .nodes
+            .keys()
+            .any(|path| path.starts_with("/local/domain/8"))
+    );
+}
+
+#[test]
+fn a_tree_that_was_left_behind_holds_no_name() {
+    let host = Fake::new();
+    host.0.borrow_mut().put("/local/domain/9/name", "demo");
+    ok(&host, &["create", &Files::new("").config()]);
+}
+
+#[test]
+fn a_console_without_a_daemon_is_a_time_out_not_a_hang() {
+    let host = Fake::new();
+    host.0.borrow_mut().add(1, "demo");
+    let (code, message) = fails(&host, &["console", "demo"]);
+    assert_eq!(code, 8);
+    assert!(message.contains("is xenconsoled running?"), "{message}");
+}

@@ -1,0 +1,164 @@
+//! The system calls: devices, ioctls and mappings. All other modules go through here.
+
+use std::ffi::c_void;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::ptr::{self, NonNull};
+
+use crate::PAGE_SIZE;
+
+/// Opens a device for reading and writing; an error names the device and what to do.
+pub fn open_device(path: &str, flags: i32) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC | flags)
+        .open(path)
+        .map_err(|error| {
+            let module = path.rsplit('/').next().unwrap_or_default();
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => {
+                    format!("; this must run in dom0 with the module xen-{module} loaded")
+                }
+                io::ErrorKind::PermissionDenied => "; run as root".to_owned(),
+                _ => String::new(),
+            };
+            io::Error::new(error.kind(), format!("{path}: {error}{hint}"))
+        })
+}
+
+/// `_IOC(_IOC_NONE, kind, number, size)`: how all of Xen's ioctls are numbered.
+pub const fn ioctl_number(kind: u8, number: u8, size: usize) -> u64 {
+    assert!(size < 1 << 14);
+    (size as u64) << 16 | (kind as u64) << 8 | number as u64
+}
+
+/// Calls an ioctl that reads (and may write) `argument`, again if a signal interrupts it. The result is not cut to 32 bits.
+///
+/// # Safety
+/// `request` must take a `T`, and what `argument` points to must be fit for it.
+pub unsafe fn ioctl<T>(fd: BorrowedFd<'_>, request: u64, argument: &mut T) -> io::Result<i64> {
+    loop {
+        // SAFETY: the caller's promise.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_ioctl,
+                fd.as_raw_fd(),
+                request,
+                ptr::from_mut(argument),
+            )
+        };
+        if result >= 0 {
+            return Ok(result);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// A mapping of whole pages; unmapped on drop.
+#[derive(Debug)]
+pub struct Pages {
+    start: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping is owned, and is memory of the process, not of a thread.
+unsafe impl Send for Pages {}
+// SAFETY: shared references give out pointers only.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Maps zeroed memory of this process that stays resident, is present in the page tables and is not inherited by children:
+    /// the hypervisor cannot take a page fault for a buffer, and a fork would make it copy-on-write.
+    pub fn resident(pages: usize) -> io::Result<Self> {
+        let this = Self::map(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+        // SAFETY: the range was mapped above.
+        let locked = unsafe { libc::mlock(this.as_ptr().cast(), this.size) };
+        if locked != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: as above; the advice changes what a fork does and no content.
+        if unsafe { libc::madvise(this.as_ptr().cast(), this.size, libc::MADV_DONTFORK) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(this)
+    }
+
+    /// Maps pages of a device.
+    pub fn of_device(device: BorrowedFd<'_>, pages: usize) -> io::Result<Self> {
+        Self::map(pages, libc::MAP_SHARED, device.as_raw_fd())
+    }
+
+    fn map(pages: usize, flags: i32, fd: i32) -> io::Result<Self> {
+        let size = pages
+            .checked_mul(PAGE_SIZE)
+            .filter(|&size| size > 0)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a mapping at an address of the kernel's choice touches no other one.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                size,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                fd,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, size })
+    }
+
+    /// First byte.
+    pub const fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Bytes.
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map`, and owned. A failure (too many mappings) leaks it, which nothing can be done about.
+        unsafe { libc::munmap(self.start.as_ptr().cast::<c_void>(), self.size) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ioctls_have_the_numbers_of_the_headers() {
+        // IOCTL_PRIVCMD_HYPERCALL and IOCTL_EVTCHN_RESET, as strace shows them.
+        assert_eq!(ioctl_number(b'P', 0, 48), 0x0030_5000);
+        assert_eq!(ioctl_number(b'E', 5, 0), 0x4505);
+    }
+
+    #[test]
+    fn resident_pages_are_aligned_and_zero() {
+        let pages = Pages::resident(2).expect("memory to lock");
+        assert_eq!(pages.as_ptr() as usize % PAGE_SIZE, 0);
+        assert_eq!(pages.size(), 2 * PAGE_SIZE);
+        // SAFETY: inside the mapping.
+        assert_eq!(unsafe { pages.as_ptr().add(PAGE_SIZE).read() }, 0);
+    }
+
+    #[test]
+    fn a_missing_device_is_named_with_its_module() {
+        let error = open_device("/dev/xen/does-not-exist", 0).expect_err("no such device");
+        assert!(error.to_string().contains("/dev/xen/does-not-exist"));
+        assert!(error.to_string().contains("xen-does-not-exist"));
+    }
+}

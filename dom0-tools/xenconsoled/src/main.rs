@@ -1,0 +1,54 @@
+//! `xenconsoled`: the console daemon of Oxen's dom0.
+#![forbid(unsafe_code)]
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use oxen_xenconsoled::daemon::{Daemon, Logs, XenHost};
+use oxen_xenconsoled::store::XenStore;
+
+/// Puts the consoles of guests on ptys, for `ox console`, and into log files.
+///
+/// It may be killed at any time: when it starts again it takes up the consoles of all guests that run, and what they wrote
+/// meanwhile is in their rings. Each log file is followed by one with the suffix `.1` that has what was before.
+#[derive(Debug, Parser)]
+#[command(
+    name = "xenconsoled",
+    version,
+    after_help = "RUST_LOG=debug makes it say more on standard error."
+)]
+struct Options {
+    /// Directory of the log files, guest-NAME.log.
+    #[arg(long, default_value = "/var/log/xen/console")]
+    log_directory: PathBuf,
+    /// Largest size of a log file, in KiB; a guest has two.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(4..))]
+    log_size: u32,
+    /// Socket of xenstored.
+    #[arg(long, default_value = oxen_xenstore::client::SOCKET)]
+    socket: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let host = XenHost::open()?;
+    // Consoles may show secrets: only root reads their logs.
+    let directory = &options.log_directory;
+    (DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory))
+    .with_context(|| format!("{}: cannot be created", directory.display()))?;
+    let logs = Logs {
+        directory: options.log_directory,
+        limit: u64::from(options.log_size) << 10,
+    };
+    let socket = options.socket;
+    Daemon::new(host, logs, || XenStore::connect(&socket)).run()?;
+    Ok(())
+}

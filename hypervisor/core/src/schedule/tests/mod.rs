@@ -1,0 +1,8 @@
+//! The scheduler under a simulated machine.
+
+mod caps;
+mod fairness;
+mod latency;
+mod operations;
+mod properties;
+mod simulator;

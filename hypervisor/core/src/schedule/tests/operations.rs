@@ -1,0 +1,205 @@
+//! Single operations, without the simulator.
+
+use super::simulator::{bound, weight};
+use crate::id::{CpuId, DomainId, VcpuId};
+use crate::schedule::{Affinity, CpuSet, Decision, Domain, Error, Handle, Scheduler};
+use std::sync::Arc;
+
+const CPU: CpuId = CpuId(0);
+
+fn machine(cpus: usize) -> (Scheduler, Arc<Domain>) {
+    let scheduler = Scheduler::new(cpus);
+    for cpu in 0..cpus {
+        let decision = scheduler.pick(CpuId(cpu as u16), 0);
+        assert_eq!(
+            decision,
+            Decision {
+                run: None,
+                until: None,
+                interrupt: CpuSet::EMPTY
+            }
+        );
+    }
+    (scheduler, Domain::new(DomainId(1), weight(256)))
+}
+
+fn add(scheduler: &Scheduler, domain: &Arc<Domain>, vcpu: u16, affinity: Affinity) -> Handle {
+    scheduler
+        .add(domain, VcpuId(vcpu), affinity)
+        .expect("the affinity has a CPU")
+}
+
+#[test]
+fn a_wake_between_the_last_look_and_the_block_is_not_lost() {
+    let (scheduler, domain) = machine(1);
+    let vcpu = add(&scheduler, &domain, 0, Affinity::default());
+    assert_eq!(scheduler.wake(&vcpu, 10), Some(CPU));
+    assert_eq!(scheduler.pick(CPU, 10).run, Some(vcpu.key()));
+    assert_eq!(scheduler.wake(&vcpu, 20), Some(CPU));
+    assert!(!scheduler.block(CPU, 30));
+    assert_eq!(scheduler.pick(CPU, 40).run, Some(vcpu.key()));
+    assert!(scheduler.block(CPU, 50));
+    assert_eq!(scheduler.pick(CPU, 60).run, None);
+    // One that is ready is not woken twice.
+    assert_eq!(scheduler.wake(&vcpu, 70), Some(CPU));
+    assert_eq!(scheduler.wake(&vcpu, 80), None);
+}
+
+#[test]
+fn an_affinity_with_no_cpu_of_the_machine_is_refused() {
+    let (scheduler, domain) = machine(2);
+    let added = scheduler.add(&domain, VcpuId(0), bound(&[2, 3]));
+    assert_eq!(added.err(), Some(Error::NoCpu));
+    let vcpu = add(&scheduler, &domain, 0, bound(&[1, 7]));
+    assert_eq!(scheduler.affinity(&vcpu), bound(&[1]));
+    assert_eq!(
+        scheduler.set_affinity(&vcpu, bound(&[]), 0),
+        Err(Error::NoCpu)
+    );
+    assert_eq!(scheduler.affinity(&vcpu), bound(&[1]));
+}
+
+#[test]
+fn a_running_vcpu_leaves_a_cpu_that_it_may_no_longer_use() {
+    let (scheduler, domain) = machine(2);
+    let vcpu = add(&scheduler, &domain, 0, bound(&[0]));
+    assert_eq!(scheduler.wake(&vcpu, 0), Some(CPU));
+    assert_eq!(scheduler.pick(CPU, 0).run, Some(vcpu.key()));
+    let cpu = scheduler.set_affinity(&vcpu, bound(&[1]), 5);
+    assert_eq!(cpu, Ok(Some(CPU)));
+    let decision = scheduler.pick(CPU, 6);
+    assert_eq!(decision.run, None);
+    assert!(decision.interrupt.contains(CpuId(1)));
+    assert_eq!(scheduler.pick(CpuId(1), 7).run, Some(vcpu.key()));
+    assert_eq!(vcpu.cpu(), CpuId(1));
+}
+
+#[test]
+fn a_blocked_vcpu_wakes_where_it_may_run_by_then() {
+    let (scheduler, domain) = machine(2);
+    let vcpu = add(&scheduler, &domain, 0, bound(&[0]));
+    assert_eq!(scheduler.set_affinity(&vcpu, bound(&[1]), 0), Ok(None));
+    assert_eq!(scheduler.wake(&vcpu, 5), Some(CpuId(1)));
+}
+
+#[test]
+fn removed_vcpus_are_gone_whatever_they_did() {
+    let (scheduler, domain) = machine(1);
+    let vcpus = [0, 1, 2].map(|id| add(&scheduler, &domain, id, Affinity::default()));
+    scheduler.wake(&vcpus[0], 0);
+    let _ = scheduler.pick(CPU, 0);
+    scheduler.wake(&vcpus[1], 1);
+    assert_eq!(scheduler.remove(&vcpus[0]), Some(CPU), "it runs");
+    assert_eq!(
+        scheduler.remove(&vcpus[0]),
+        None,
+        "a second time does nothing"
+    );
+    assert_eq!(scheduler.remove(&vcpus[1]), None, "it is ready");
+    assert_eq!(scheduler.remove(&vcpus[2]), None, "it is blocked");
+    assert_eq!(scheduler.pick(CPU, 2).run, None);
+    assert!(vcpus.iter().all(|vcpu| scheduler.wake(vcpu, 3).is_none()));
+    assert_eq!(scheduler.pick(CPU, 4).run, None);
+    // The loop may report what its guest did before it knew.
+    let vcpu = add(&scheduler, &domain, 3, Affinity::default());
+    scheduler.wake(&vcpu, 5);
+    assert_eq!(scheduler.pick(CPU, 5).run, Some(vcpu.key()));
+    scheduler.remove(&vcpu);
+    assert!(scheduler.block(CPU, 6));
+    assert_eq!(scheduler.wake(&vcpu, 7), None);
+}
+
+#[test]
+fn yielding_lets_the_next_one_run() {
+    let (scheduler, domain) = machine(1);
+    let vcpus = [0, 1].map(|id| add(&scheduler, &domain, id, Affinity::default()));
+    scheduler.wake(&vcpus[0], 0);
+    scheduler.wake(&vcpus[1], 0);
+    let mut last = scheduler.pick(CPU, 0).run;
+    for now in 1..20 {
+        scheduler.yield_now(CPU, now);
+        let next = scheduler.pick(CPU, now).run;
+        assert_ne!(next, last);
+        last = next;
+    }
+}
+
+#[test]
+fn time_that_goes_back_a_little_is_no_time() {
+    let (scheduler, domain) = machine(1);
+    let vcpus = [0, 1].map(|id| add(&scheduler, &domain, id, Affinity::default()));
+    scheduler.wake(&vcpus[0], 1_000);
+    scheduler.wake(&vcpus[1], 900);
+    let first = scheduler.pick(CPU, 1_000);
+    scheduler.account(CPU, 500);
+    assert_eq!(scheduler.pick(CPU, 400).run, first.run);
+}
+
+/// Many threads use one scheduler: it must neither lock up nor run a vCPU twice.
+#[test]
+fn cpus_and_wakers_at_once() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+    const CPUS: usize = 3;
+    const RUNS: u64 = 300;
+    let (scheduler, domain) = machine(CPUS);
+    let affinities = [bound(&[0, 1, 2]), bound(&[1]), bound(&[0, 2])];
+    let vcpus: Vec<_> = (0..8)
+        .map(|id| add(&scheduler, &domain, id, affinities[usize::from(id) % 3]))
+        .collect();
+    let running: Vec<_> = vcpus.iter().map(|_| AtomicBool::new(false)).collect();
+    let clock = AtomicU64::new(0);
+    let now = || clock.fetch_add(100_000, SeqCst);
+    let ran = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for cpu in 0..CPUS {
+            let (scheduler, running, ran, done, now) = (&scheduler, &running, &ran, &done, &now);
+            scope.spawn(move || {
+                let cpu = CpuId(cpu as u16);
+                let mut last = None;
+                let mut turn = 0;
+                while !done.load(SeqCst) {
+                    turn += 1;
+                    // Few cores hold many threads here; spinning would use up their time.
+                    std::thread::yield_now();
+                    let next = scheduler.pick(cpu, now()).run.map(|key| key.vcpu.index());
+                    // As in the hypervisor, the last one's state is saved before the next is loaded; another CPU may pick
+                    // it meanwhile, and waits.
+                    if next != last {
+                        if let Some(last) = last {
+                            running[last].store(false, SeqCst);
+                        }
+                        if let Some(next) = next {
+                            while running[next].swap(true, SeqCst) {
+                                std::thread::yield_now();
+                            }
+                            ran.fetch_add(1, SeqCst);
+                        }
+                    }
+                    last = next;
+                    if turn % 3 == 0 && last.is_some() {
+                        let _ = scheduler.block(cpu, now());
+                    }
+                }
+                if let Some(last) = last {
+                    running[last].store(false, SeqCst);
+                }
+            });
+        }
+        let (scheduler, vcpus, ran, done, now) = (&scheduler, &vcpus, &ran, &done, &now);
+        scope.spawn(move || {
+            let mut turns = 0..2_000_000;
+            while let Some(turn) = turns.next().filter(|_| ran.load(SeqCst) < RUNS) {
+                let vcpu = &vcpus[turn % vcpus.len()];
+                scheduler.wake(vcpu, now());
+                std::thread::yield_now();
+                if turn % 7 == 0 {
+                    let affinity = [bound(&[0, 1, 2]), bound(&[1]), bound(&[0, 2])][turn / 7 % 3];
+                    assert!(scheduler.set_affinity(vcpu, affinity, now()).is_ok());
+                }
+            }
+            done.store(true, SeqCst);
+        });
+    });
+    assert!(ran.load(SeqCst) >= RUNS);
+}

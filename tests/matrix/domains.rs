@@ -1,0 +1,116 @@
+//! Guests made, watched and ended from dom0's shell.
+
+use oxen_tests::{Dom0, Failure, Setup, ensure};
+use xtask::machine::Kind;
+
+use crate::{Case, checks};
+
+/// The guest's configuration in dom0's image, and its name there.
+const CONFIG: &str = "/etc/oxen/demo.cfg";
+const NAME: &str = "demo";
+/// What the guest says when it is there.
+const USERSPACE: &str = "oxen-guest: userspace, xen PVH";
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in [Kind::Tcg, Kind::Bochs, Kind::Kvm] {
+        cases.push(Case::new(
+            kind,
+            "domains::created_and_destroyed",
+            |name, kind| with_tools(name, kind, created_and_destroyed),
+        ));
+        cases.push(Case::new(kind, "domains::bad_requests", |name, kind| {
+            with_tools(name, kind, bad_requests)
+        }));
+    }
+    cases
+}
+
+fn with_tools(
+    name: &str,
+    kind: Kind,
+    test: fn(&mut Dom0) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut setup = Setup::new(name, kind)?;
+    setup.use_tools()?;
+    setup.machine.cpus = 2;
+    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
+    let mut dom0 = setup.boot()?;
+    test(&mut dom0)?;
+    checks::logs_are_clean(&mut dom0)?;
+    dom0.power_off()
+}
+
+/// Twice: the second guest gets what the first gave back.
+fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
+    let free = free_memory(dom0)?;
+    for round in 0..2 {
+        dom0.run(&format!("ox create {CONFIG}"))?;
+        let log = format!("/var/log/xen/console/guest-{NAME}.log");
+        dom0.run(&format!(
+            "n=0; until grep -q '{USERSPACE}' {log} || [ $n = 300 ]; do sleep 1; n=$((n+1)); done; grep '{USERSPACE}' {log} || {{ tail -n 20 {log}; false; }}"
+        ))?;
+        let list = dom0.run("ox list")?;
+        ensure!(list.contains(NAME), "the guest is not listed:\n{list}");
+        dom0.run(&format!("ox pause {NAME}"))?;
+        let paused = dom0.run(&format!("ox list | grep {NAME}"))?;
+        ensure!(
+            paused.contains('p'),
+            "the guest is not shown as paused: {paused}"
+        );
+        dom0.run(&format!("ox unpause {NAME} && ox destroy {NAME}"))?;
+        let list = dom0.run("ox list")?;
+        ensure!(
+            !list.contains(NAME),
+            "the guest is still listed after its end in round {round}:\n{list}"
+        );
+        dom0.run(&format!("rm -f {log}"))?;
+        let now = free_memory(dom0)?;
+        ensure!(
+            now == free,
+            "{free} MiB were free before the guest of round {round}, {now} MiB are now"
+        );
+    }
+    Ok(())
+}
+
+fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
+    let text = dom0.run("ox info | grep free_memory")?;
+    let number = text.rsplit(' ').next().unwrap_or_default();
+    number
+        .parse()
+        .map_err(|_| format!("ox info says {text:?} of free memory").into())
+}
+
+/// Each gets an error that names the thing, and leaves nothing behind.
+fn bad_requests(dom0: &mut Dom0) -> Result<(), Failure> {
+    let before = dom0.run("ox list")?;
+    for (change, named) in [
+        ("memory=65536", "memory"),
+        ("kernel=/nowhere", "/nowhere"),
+        ("vcpus=1000", "vcpus"),
+        ("colour=green", "colour"),
+    ] {
+        let output = dom0.try_run(&format!("ox create {CONFIG} {change}"))?;
+        ensure!(output.status != 0, "ox create took {change}");
+        ensure!(
+            output.text.contains(named),
+            "ox create {change} does not name {named}: {}",
+            output.text
+        );
+    }
+    let output = dom0.try_run("ox destroy nobody")?;
+    ensure!(
+        output.status != 0 && output.text.contains("nobody"),
+        "ox destroy of nobody: {} {}",
+        output.status,
+        output.text
+    );
+    let after = dom0.run("ox list | wc -l")?;
+    ensure!(
+        after.trim() == before.lines().count().to_string(),
+        "something is left behind: {after} lines instead of {}",
+        before.lines().count()
+    );
+    Ok(())
+}
