@@ -6,7 +6,7 @@ use oxen_core::id::Port;
 
 use crate::console;
 use crate::cpu;
-use crate::domain;
+use crate::domain::registry;
 use crate::memory::{frames, heap};
 use crate::stop::{self, Reason};
 use crate::time;
@@ -69,41 +69,63 @@ fn show_cpus() {
 }
 
 fn show_domains() {
-    let Some(dom0) = domain::dom0() else { return };
-    console::print(format_args!(
-        "domain {}: {} KiB, {} table pages\n",
-        dom0.id,
-        dom0.own.lock().total() >> 10,
-        dom0.p2m.lock().tables()
-    ));
-    for vcpu in &dom0.vcpus {
+    for domain in registry::all() {
         console::print(format_args!(
-            "vcpu {} on cpu {}: {}, {:?}, timer {:?}, upcall {}\n",
-            vcpu.id,
-            vcpu.cpu,
-            if vcpu.is_up() { "up" } else { "down" },
-            vcpu.runstate.lock().state(),
-            vcpu.timer.ticks(),
-            dom0.events.upcall_pending(vcpu.id),
+            "domain {}: {} KiB, {} table pages{}{}{}\n",
+            domain.id,
+            domain.own.lock().total() >> 10,
+            domain.p2m.lock().tables(),
+            if domain.life.is_paused() {
+                ", paused"
+            } else {
+                ""
+            },
+            if domain.life.is_dying() {
+                ", dying"
+            } else {
+                ""
+            },
+            if domain.life.shutdown_reason().is_some() {
+                ", shut down"
+            } else {
+                ""
+            },
         ));
+        for vcpu in &domain.vcpus {
+            console::print(format_args!(
+                "vcpu {} on cpu {}: {}, {:?}, timer {:?}, upcall {}\n",
+                vcpu.id,
+                vcpu.cpu,
+                if vcpu.is_up() { "up" } else { "down" },
+                vcpu.runstate.lock().state(),
+                vcpu.timer.ticks(),
+                domain.events.upcall_pending(vcpu.id),
+            ));
+        }
     }
 }
 
 fn show_exits() {
-    let Some(dom0) = domain::dom0() else { return };
-    console::print(format_args!("domain {}: {}\n", dom0.id, Summary(dom0)));
+    for domain in registry::all() {
+        console::print(format_args!("domain {}: {}\n", domain.id, Summary(&domain)));
+    }
 }
 
 fn show_events() {
-    let Some(dom0) = domain::dom0() else { return };
-    dom0.events.for_each(|Port(port), channel, pending| {
-        console::print(format_args!(
-            "port {port}: {:?} to vcpu {}{}\n",
-            channel.status(),
-            channel.notify_vcpu(),
-            if pending { ", pending" } else { "" }
-        ));
-    });
+    for domain in registry::all() {
+        domain
+            .events
+            .for_each(|Port(port), channel, pending, masked| {
+                console::print(format_args!(
+                    "domain {} port {port}: {:?} to vcpu {}{}{}\n",
+                    domain.id,
+                    channel.status(),
+                    channel.notify_vcpu(),
+                    if pending { ", pending" } else { "" },
+                    if masked { ", masked" } else { "" }
+                ));
+            });
+    }
 }
 
 fn show_log() {

@@ -38,6 +38,11 @@ pub fn first_from(id: DomainId) -> Option<Arc<Domain>> {
     domains.get(place).cloned()
 }
 
+/// All of them, as they are now.
+pub fn all() -> Vec<Arc<Domain>> {
+    DOMAINS.read().clone()
+}
+
 /// Adds a domain under the number that is asked for, or under the lowest that is free above the last one given.
 ///
 /// # Errors

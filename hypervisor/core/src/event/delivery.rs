@@ -67,14 +67,15 @@ impl EventChannels {
         }
     }
 
-    /// Open channels, for the debug keys: the port, its channel, and whether it is pending.
-    pub fn for_each(&self, mut each: impl FnMut(Port, &Channel, bool)) {
+    /// Open channels, for the debug keys: the port, its channel, and whether it is pending, and masked.
+    pub fn for_each(&self, mut each: impl FnMut(Port, &Channel, bool, bool)) {
         let table = self.table.lock();
         for port in (1..table.end()).map(Port) {
             if let Some(channel) = table.get(port)
                 && channel.status() != Status::Closed
             {
-                each(port, &channel, table.abi.is_pending(port));
+                let (pending, masked) = (table.abi.is_pending(port), table.abi.is_masked(port));
+                each(port, &channel, pending, masked);
             }
         }
     }

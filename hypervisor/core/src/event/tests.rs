@@ -287,7 +287,7 @@ fn a_reset_closes_everything_and_names_far_ends() {
     let mut told = Vec::new();
     back.close_all(|port, peer| told.push((port, peer.port)));
     assert_eq!(told, [(bound, offered)]);
-    back.for_each(|port, _, _| panic!("{port:?} is still open"));
+    back.for_each(|port, _, _, _| panic!("{port:?} is still open"));
     assert!(back.bind_virq(Virq::TIMER, VcpuId(1)).is_ok());
 }
 
