@@ -101,7 +101,10 @@ impl Domain {
         let shared_info = HostPages::new_zeroed(1)?;
         let events = EventChannels::new(id, shared_info.shared(), vcpus.len(), ports);
         let apic_access_page = if WANTS_APIC_PAGE.load(Ordering::Relaxed) {
-            Some(HostPages::new_zeroed(1)?)
+            let mut page = HostPages::new_zeroed(1)?;
+            // What vCPUs read there that reach their local APIC by MSRs, as on a machine where nothing answers.
+            page.bytes_mut().fill(0xFF);
+            Some(page)
         } else {
             None
         };
