@@ -41,12 +41,7 @@ impl Domain {
     /// `Inval` if there is no such page, or RAM at `gfn`; `NoMem`.
     pub fn map_foreign(&self, gfn: Gfn, owner: &Arc<Domain>, page: Gfn) -> Result<(), Errno> {
         let mut mapped = self.foreign.mapped.lock();
-        let here = self.p2m.lock().lookup(gfn);
-        match here.map(|mapping| mapping.kind) {
-            None => {}
-            Some(Kind::Foreign) => self.unmap_in(&mut mapped, gfn)?,
-            Some(_) => return Err(Errno::Inval),
-        }
+        self.clear_place(&mut mapped, gfn)?;
         let frame = {
             let map = owner.p2m.lock();
             let found = map
@@ -71,12 +66,7 @@ impl Domain {
     /// `Inval` if there is RAM at `gfn`, `NoMem`.
     pub fn map_resource(&self, gfn: Gfn, owner: &Arc<Domain>, frame: Mfn) -> Result<(), Errno> {
         let mut mapped = self.foreign.mapped.lock();
-        let here = self.p2m.lock().lookup(gfn);
-        match here.map(|mapping| mapping.kind) {
-            None => {}
-            Some(Kind::Foreign) => self.unmap_in(&mut mapped, gfn)?,
-            Some(_) => return Err(Errno::Inval),
-        }
+        self.clear_place(&mut mapped, gfn)?;
         self.p2m
             .lock()
             .map(gfn, frame, 1, Kind::Foreign)
@@ -91,6 +81,20 @@ impl Domain {
     /// `NoEnt` if there is none at `gfn`, `NoMem`.
     pub fn unmap_foreign(&self, gfn: Gfn) -> Result<(), Errno> {
         self.unmap_in(&mut self.foreign.mapped.lock(), gfn)
+    }
+
+    /// Takes away what is mapped of others at `gfn`; an error if the domain has something of its own there.
+    fn clear_place(
+        &self,
+        mapped: &mut BTreeMap<Gfn, (Arc<Domain>, Mfn)>,
+        gfn: Gfn,
+    ) -> Result<(), Errno> {
+        let here = self.p2m.lock().lookup(gfn);
+        match here.map(|mapping| mapping.kind) {
+            None => Ok(()),
+            Some(Kind::Foreign) => self.unmap_in(mapped, gfn),
+            Some(_) => Err(Errno::Inval),
+        }
     }
 
     fn unmap_in(

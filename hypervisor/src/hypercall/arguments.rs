@@ -91,14 +91,13 @@ pub fn read_bytes<H: Vcpu>(vcpu: &Running<H>, pointer: u64, bytes: &mut [u8]) ->
 /// # Errors
 /// `Srch` for a number that nobody has, `Perm` for a caller that may not.
 pub fn target_domain<H: Vcpu>(vcpu: &Running<H>, domain: u16) -> Result<Arc<Domain>, Errno> {
-    let named = DomainId(domain);
-    if named == DomainId::SELF || named == vcpu.domain.id {
+    if own_domain(vcpu, domain).is_ok() {
         return Ok(vcpu.domain.clone());
     }
     if !vcpu.domain.privileged {
         return Err(Errno::Perm);
     }
-    registry::get(named).ok_or(Errno::Srch)
+    registry::get(DomainId(domain)).ok_or(Errno::Srch)
 }
 
 /// The domain that an argument names: the caller itself, by number or as `DOMID_SELF`.

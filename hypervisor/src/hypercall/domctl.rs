@@ -13,7 +13,7 @@ use oxen_core::start::StartRegisters;
 use oxen_core::time::RunstateKind;
 
 use super::arguments::{Argument, read_bytes, write_bytes};
-use super::{Arguments, Outcome, unknown_operation};
+use super::{Arguments, Outcome, versioned_handler};
 use crate::domain::{Domain, life, registry};
 use crate::time;
 use crate::vcpu::Running;
@@ -78,21 +78,13 @@ impl<H: Vcpu> Table<H> {
 /// Dispatches on the command in the structure's first word.
 pub fn domctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Outcome {
     let header = Argument::<{ HEADER as usize }>::read(vcpu, pointer)?;
-    if header.u32(4) != INTERFACE_VERSION {
-        return Err(Errno::Access);
-    }
+    let handlers = Table::<H>::HANDLERS;
+    let handler = versioned_handler(&header, INTERFACE_VERSION, handlers, &UNKNOWN, "domctl")?;
     let call = Call {
         pointer,
         domain: DomainId(header.u16(DOMAIN as usize)),
     };
-    let command = header.u32(0);
-    match Table::<H>::HANDLERS
-        .iter()
-        .find(|(known, _)| *known == command)
-    {
-        Some((_, handler)) => handler(vcpu, &call),
-        None => unknown_operation(&UNKNOWN, "domctl", command.into()),
-    }
+    handler(vcpu, &call)
 }
 
 fn create_domain<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {

@@ -22,6 +22,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_abi::{Errno, numbers};
 
+use self::arguments::Argument;
 use crate::vcpu::Running;
 use crate::vcpu::exits::skip;
 use crate::virt::{Gprs, Vcpu};
@@ -60,6 +61,8 @@ const fn privileged<H>(number: u64, name: &'static str, handler: Handler<H>) -> 
         handler,
     }
 }
+
+static UNKNOWN: AtomicU64 = AtomicU64::new(0);
 
 /// Numbers that Xen has (`public/xen.h`): 0 to 48, and seven for architectures.
 const NUMBERS: usize = 56;
@@ -182,8 +185,7 @@ fn dispatch<H: Vcpu>(vcpu: &mut Running<H>, number: u64, arguments: &Arguments) 
         .ok()
         .and_then(|number| Table::<H>::BY_NUMBER.get(number));
     let Some(Some(entry)) = known else {
-        note_unknown(number);
-        return Err(Errno::NoSys);
+        return unknown_operation(&UNKNOWN, "hypercall", number);
     };
     if entry.privileged && !vcpu.domain.privileged {
         return Err(Errno::Perm);
@@ -202,17 +204,29 @@ fn dispatch<H: Vcpu>(vcpu: &mut Running<H>, number: u64, arguments: &Arguments) 
     result
 }
 
-/// Says once for each number that a guest uses something we do not have.
-fn note_unknown(number: u64) {
-    static NOTED: AtomicU64 = AtomicU64::new(0);
-    let bit = 1 << number.min(63);
-    if NOTED.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-        log::info!("hypercall {number} is not known: -ENOSYS");
+/// The handler for a structure that begins with a command and the version of its interface (`domctl`, `sysctl`).
+///
+/// # Errors
+/// `Access` for another version, `NoSys` for a command that is not in the table.
+fn versioned_handler<T: Copy, const N: usize>(
+    header: &Argument<N>,
+    version: u32,
+    handlers: &[(u32, T)],
+    seen: &AtomicU64,
+    name: &str,
+) -> Result<T, Errno> {
+    if header.u32(4) != version {
+        return Err(Errno::Access);
+    }
+    let command = header.u32(0);
+    match handlers.iter().find(|(known, _)| *known == command) {
+        Some(&(_, handler)) => Ok(handler),
+        None => unknown_operation(seen, name, command.into()),
     }
 }
 
-/// Says once for each sub-operation (by a name that stands for its hypercall) that we do not have it.
-fn unknown_operation(seen: &AtomicU64, name: &str, command: u64) -> Outcome {
+/// Says once for each number, of a hypercall or of an operation of the named one, that we do not have it.
+fn unknown_operation<T>(seen: &AtomicU64, name: &str, command: u64) -> Result<T, Errno> {
     let bit = 1 << command.min(63);
     if seen.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
         log::info!("{name} {command} is not known: -ENOSYS");

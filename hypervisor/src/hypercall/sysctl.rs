@@ -2,13 +2,12 @@
 
 use core::sync::atomic::AtomicU64;
 
-use oxen_abi::Errno;
 use oxen_abi::domctl::info;
 use oxen_abi::sysctl::{HEADER, INTERFACE_VERSION, SCHEDULER_CREDIT2, cmd, physinfo};
 use oxen_core::id::DomainId;
 
 use super::arguments::{Argument, write_bytes};
-use super::{Arguments, Outcome, domctl, unknown_operation};
+use super::{Arguments, Outcome, domctl, versioned_handler};
 use crate::console;
 use crate::cpu;
 use crate::domain::registry;
@@ -41,17 +40,9 @@ impl<H: Vcpu> Table<H> {
 /// Dispatches on the command in the structure's first word.
 pub fn sysctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Outcome {
     let header = Argument::<{ HEADER as usize }>::read(vcpu, pointer)?;
-    if header.u32(4) != INTERFACE_VERSION {
-        return Err(Errno::Access);
-    }
-    let command = header.u32(0);
-    match Table::<H>::HANDLERS
-        .iter()
-        .find(|(known, _)| *known == command)
-    {
-        Some((_, handler)) => handler(vcpu, pointer.wrapping_add(HEADER)),
-        None => unknown_operation(&UNKNOWN, "sysctl", command.into()),
-    }
+    let handlers = Table::<H>::HANDLERS;
+    let handler = versioned_handler(&header, INTERFACE_VERSION, handlers, &UNKNOWN, "sysctl")?;
+    handler(vcpu, pointer.wrapping_add(HEADER))
 }
 
 /// The log, oldest first, as much as fits. It cannot be cleared: it is a ring.

@@ -2,6 +2,7 @@
 
 use arrayvec::ArrayVec;
 use oxen_core::address::{GuestLinear, GuestPhys, PAGE_SIZE};
+use oxen_core::apic::local;
 use oxen_core::emulate::{self, CodeSize, Operation};
 
 use super::exits::{register, set_register, skip};
@@ -14,16 +15,13 @@ use crate::virt::{NestedFault, SegmentName, Vcpu};
 /// Longest x86 instruction.
 const LONGEST: usize = 15;
 
-/// First byte of the local APIC's page.
-const LOCAL_APIC: u64 = 0xFEE0_0000;
-
 /// Bytes of an instruction.
 pub type Code = ArrayVec<u8, LONGEST>;
 
 /// Handles a nested fault: the access is emulated, or mapped and repeated.
 pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, fault: NestedFault) {
     let frame = fault.address.frame();
-    let is_apic = fault.address.0 & !(PAGE_SIZE as u64 - 1) == LOCAL_APIC;
+    let is_apic = fault.address.0 & !(PAGE_SIZE as u64 - 1) == local::BASE_ADDRESS;
     if !is_apic && devices::map_on_demand(&vcpu.domain, frame) {
         return;
     }
@@ -176,7 +174,7 @@ fn linear<H: Vcpu>(vcpu: &Running<H>, segment: SegmentName, offset: u64) -> Gues
 }
 
 fn read_device<H: Vcpu>(vcpu: &mut Running<H>, address: GuestPhys, width: u8) -> u64 {
-    if address.0 & !0xFFF == LOCAL_APIC {
+    if address.0 & !0xFFF == local::BASE_ADDRESS {
         let register = u64::from(vcpu.apic.read_mmio(address.page_offset() as u32 & 0xFF0));
         return register >> (8 * (address.0 & 3));
     }
@@ -184,7 +182,7 @@ fn read_device<H: Vcpu>(vcpu: &mut Running<H>, address: GuestPhys, width: u8) ->
 }
 
 fn write_device<H: Vcpu>(vcpu: &mut Running<H>, address: GuestPhys, width: u8, value: u64) {
-    if address.0 & !0xFFF == LOCAL_APIC {
+    if address.0 & !0xFFF == local::BASE_ADDRESS {
         let effect = vcpu
             .apic
             .write_mmio(address.page_offset() as u32 & 0xFF0, value as u32);

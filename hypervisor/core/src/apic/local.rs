@@ -23,9 +23,14 @@ pub mod register {
     pub const TMR: u32 = 0x180;
     pub const IRR: u32 = 0x200;
     pub const ESR: u32 = 0x280;
+    pub const LVT_CMCI: u32 = 0x2F0;
     pub const ICR_LOW: u32 = 0x300;
     pub const ICR_HIGH: u32 = 0x310;
     pub const LVT_TIMER: u32 = 0x320;
+    pub const LVT_THERMAL: u32 = 0x330;
+    pub const LVT_PERFORMANCE: u32 = 0x340;
+    pub const LVT_LINT0: u32 = 0x350;
+    pub const LVT_LINT1: u32 = 0x360;
     pub const LVT_ERROR: u32 = 0x370;
     pub const TIMER_INITIAL: u32 = 0x380;
     pub const TIMER_CURRENT: u32 = 0x390;
@@ -35,7 +40,8 @@ pub mod register {
 
 /// Version 0x14 with six local vectors.
 const VERSION_VALUE: u32 = 0x0005_0014;
-const BASE_ADDRESS: u64 = 0xFEE0_0000;
+/// Where the page is, for every guest.
+pub const BASE_ADDRESS: u64 = 0xFEE0_0000;
 const BASE_BSP: u64 = 1 << 8;
 const BASE_X2APIC: u64 = 1 << 10;
 const BASE_ENABLE: u64 = 1 << 11;
@@ -56,15 +62,15 @@ const READABLE: [u32; 20] = [
     register::ICR_LOW,
     register::ICR_HIGH,
     register::LVT_TIMER,
-    0x330,
-    0x340,
-    0x350,
-    0x360,
+    register::LVT_THERMAL,
+    register::LVT_PERFORMANCE,
+    register::LVT_LINT0,
+    register::LVT_LINT1,
     register::LVT_ERROR,
     register::TIMER_INITIAL,
     register::TIMER_CURRENT,
     register::TIMER_DIVIDE,
-    0x2F0,
+    register::LVT_CMCI,
 ];
 
 /// A vCPU's local APIC. Touched only by the CPU that runs the vCPU.

@@ -16,6 +16,9 @@ use crate::memory::frames;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
+/// Bytes of a memory map's entry (`struct e820entry`; ACPI, 15.1).
+const ENTRY: usize = 20;
+
 static UNKNOWN: AtomicU64 = AtomicU64::new(0);
 
 /// Dispatches on the command.
@@ -46,7 +49,6 @@ pub fn memory_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argum
 }
 
 fn memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    const ENTRY: usize = 20;
     let mut argument = Argument::<16>::read(vcpu, pointer)?;
     let map = vcpu.domain.memory_map.get().ok_or(Errno::NoSys)?;
     let capacity = argument.u32(0) as usize;
@@ -64,7 +66,6 @@ fn memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
 
 /// The map that a domain gets when it asks: set once, before it runs.
 fn set_memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    const ENTRY: usize = 20;
     const MOST: u32 = 128;
     let argument = Argument::<24>::read(vcpu, pointer)?;
     let domain = target_domain(vcpu, argument.u16(0))?;

@@ -2,7 +2,7 @@
 //! vol. 3, chapter 30).
 
 use oxen_core::address::GuestPhys;
-use oxen_core::apic::local::{Mode, register};
+use oxen_core::apic::local::{BASE_ADDRESS, Mode, register};
 
 use super::capabilities::Capabilities;
 use super::fields::Field;
@@ -10,8 +10,6 @@ use super::vcpu::VmxVcpu;
 use super::{msr, vmcs};
 use crate::virt::{Exit, Gprs, NestedFault};
 
-/// Where the local APIC's page is, for every guest.
-const PAGE: u64 = 0xFEE0_0000;
 /// First x2APIC MSR.
 const FIRST_MSR: u32 = 0x800;
 
@@ -26,10 +24,10 @@ const READ: [u32; 15] = [
     register::SVR,
     register::ESR,
     register::LVT_TIMER,
-    0x330,
-    0x340,
-    0x350,
-    0x360,
+    register::LVT_THERMAL,
+    register::LVT_PERFORMANCE,
+    register::LVT_LINT0,
+    register::LVT_LINT1,
     register::LVT_ERROR,
     register::TIMER_INITIAL,
     register::TIMER_DIVIDE,
@@ -103,7 +101,7 @@ pub fn access(_: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
     const FETCH: u64 = 2;
     let qualification = vmcs::read(Field::ExitQualification);
     Some(Exit::NestedFault(NestedFault {
-        address: GuestPhys(PAGE | qualification & OFFSET),
+        address: GuestPhys(BASE_ADDRESS | qualification & OFFSET),
         execute: qualification >> 12 & KIND == FETCH,
     }))
 }
