@@ -40,12 +40,7 @@ impl Setup {
     /// # Errors
     /// As for [`Setup::new`].
     pub fn with_kernel_of(name: &str, kind: Kind, suite: Suite) -> Result<Self, Failure> {
-        // Provisioning downloads and unpacks: never twice at a time.
-        static PROVISIONING: Mutex<()> = Mutex::new(());
-        let dom0 = {
-            let _one_at_a_time = PROVISIONING.lock().unwrap_or_else(PoisonError::into_inner);
-            provision::dom0(suite)?
-        };
+        let dom0 = one_at_a_time(|| provision::dom0(suite))?;
         let mut machine = Machine::new(kind);
         machine.memory = 1024;
         machine.time_limit = Some(boot_limit(kind) * 3);
@@ -78,21 +73,41 @@ impl Setup {
         Ok(path)
     }
 
-    /// Gives dom0 the tools and the demo guest.
+    /// For [`Setup::use_tools`]: the kernel of a Debian suite as `/boot/guest/vmlinuz-SUITE` in dom0.
     ///
     /// # Errors
-    /// When the tools cannot be built.
-    pub fn use_tools(&mut self) -> Result<(), Failure> {
-        static BUILDING: Mutex<()> = Mutex::new(());
+    /// When it cannot be provisioned.
+    pub fn guest_kernel(suite: Suite) -> Result<provision::Extra, Failure> {
+        Ok(provision::Extra {
+            to: format!("boot/guest/vmlinuz-{}", suite.name()),
+            from: one_at_a_time(|| provision::dom0(suite))?.kernel,
+        })
+    }
+
+    /// For [`Setup::use_tools`]: GRUB as a PVH guest, as `/boot/guest/grub` in dom0.
+    ///
+    /// # Errors
+    /// When it cannot be provisioned.
+    pub fn guest_grub() -> Result<provision::Extra, Failure> {
+        Ok(provision::Extra {
+            to: "boot/guest/grub".into(),
+            from: one_at_a_time(provision::pvh_grub)?,
+        })
+    }
+
+    /// Gives dom0 the tools, the demo guest, and these files.
+    ///
+    /// # Errors
+    /// When the tools cannot be built, or a file cannot be read.
+    pub fn use_tools(&mut self, extra: &[provision::Extra]) -> Result<(), Failure> {
         let Some(kernel) = self.kernel.clone() else {
             return Err("a dom0 without a kernel has no tools".into());
         };
-        let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let dom0 = provision::with_tools(provision::Dom0 {
+        let dom0 = provision::Dom0 {
             kernel,
             initrd: self.initrd.clone(),
-        })?;
-        self.initrd = dom0.initrd;
+        };
+        self.initrd = one_at_a_time(|| provision::with_tools(dom0, extra))?.initrd;
         Ok(())
     }
 
@@ -252,6 +267,13 @@ impl Drop for TemporaryFile {
         // One that is left does no harm.
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// Provisioning downloads, unpacks and builds: never twice at a time.
+fn one_at_a_time<T, E>(provision: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    static PROVISIONING: Mutex<()> = Mutex::new(());
+    let _lock = PROVISIONING.lock().unwrap_or_else(PoisonError::into_inner);
+    provision()
 }
 
 /// How long a boot may take: several times what it takes on a slow machine with two emulators at once.

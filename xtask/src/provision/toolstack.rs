@@ -1,7 +1,7 @@
 //! dom0's image with what makes guests: the tools, a demo guest. Built from this workspace, so it lies in its target folder.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -10,11 +10,21 @@ use super::newc::Newc;
 use super::{Dom0, initrd};
 use crate::build;
 
-/// The same dom0 with the tools, and a guest with the same kernel, in an archive behind its own: the kernel unpacks both.
+/// A file of this machine for dom0's image.
+#[derive(Clone, Debug)]
+pub struct Extra {
+    /// Where it goes, from dom0's root and without the leading slash.
+    pub to: String,
+    /// Where it is.
+    pub from: PathBuf,
+}
+
+/// The same dom0 with the tools, a guest with the same kernel and other files, in an archive behind its own: the kernel
+/// unpacks both.
 ///
 /// # Errors
 /// The tools do not build, or a file cannot be read or written.
-pub fn with_tools(dom0: Dom0) -> Result<Dom0> {
+pub fn with_tools(dom0: Dom0, extra: &[Extra]) -> Result<Dom0> {
     let mut archive = Newc::new();
     for tool in build::tools()? {
         let name = tool.file_name().unwrap_or_default().to_string_lossy();
@@ -22,6 +32,9 @@ pub fn with_tools(dom0: Dom0) -> Result<Dom0> {
     }
     archive.file("boot/guest/vmlinuz", read(&dom0.kernel)?, false);
     archive.file("boot/guest/initrd", initrd::guest()?, false);
+    for file in extra {
+        archive.file(&file.to, read(&file.from)?, false);
+    }
     let mut image = read(&dom0.initrd)?;
     archive.write_to(&mut image)?;
     let folder = build::target_folder().join("dom0");
