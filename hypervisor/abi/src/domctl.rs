@@ -23,6 +23,7 @@ pub mod cmd {
     pub const GET_AFFINITY: u32 = 25;
     pub const SET_HVM_CONTEXT: u32 = 34;
     pub const SET_TSC_INFO: u32 = 60;
+    pub const GET_PAGING_MEMPOOL: u32 = 85;
     pub const SET_PAGING_MEMPOOL: u32 = 86;
 }
 
@@ -32,7 +33,13 @@ pub mod create {
     pub const HANDLE: usize = 4;
     pub const FLAGS: usize = 20;
     pub const MAX_VCPUS: usize = 28;
+    pub const MAX_EVENT_PORT: usize = 32;
+    pub const VMTRACE_SIZE: usize = 48;
+    pub const CPUPOOL: usize = 52;
     pub const EMULATION: usize = 56;
+    pub const MISC: usize = 60;
+    /// Reads of unknown MSRs give 0 (`XEN_X86_MSR_RELAXED`), in [`MISC`].
+    pub const MISC_RELAXED_MSRS: u32 = 1 << 0;
     /// An HVM container.
     pub const FLAG_HVM: u32 = 1 << 0;
     /// Hardware-assisted paging.
@@ -50,6 +57,7 @@ pub mod info {
     pub const FLAGS: usize = 4;
     pub const TOTAL_PAGES: usize = 8;
     pub const MAX_PAGES: usize = 16;
+    pub const OUTSTANDING_PAGES: usize = 24;
     pub const SHARED_INFO: usize = 48;
     pub const CPU_TIME: usize = 56;
     pub const ONLINE_VCPUS: usize = 64;

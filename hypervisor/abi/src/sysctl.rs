@@ -28,6 +28,7 @@ pub mod physinfo {
     pub const CAPABILITIES: usize = 28;
     pub const TOTAL_PAGES: usize = 40;
     pub const FREE_PAGES: usize = 48;
+    pub const OUTSTANDING_PAGES: usize = 64;
     pub const MAX_MFN: usize = 72;
     pub const CAPABILITY_HVM: u32 = 1 << 0;
     pub const CAPABILITY_HAP: u32 = 1 << 3;

@@ -9,6 +9,7 @@ mod domctl;
 pub mod events;
 pub mod grants;
 pub mod hvm;
+mod limits;
 pub mod memory;
 pub mod page;
 pub mod physdev;

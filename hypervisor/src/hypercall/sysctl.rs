@@ -77,6 +77,7 @@ fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     for (at, value) in [
         (physinfo::TOTAL_PAGES, total),
         (physinfo::FREE_PAGES, free),
+        (physinfo::OUTSTANDING_PAGES, frames::claimed()),
         (physinfo::MAX_MFN, frames::end().0.saturating_sub(1)),
     ] {
         put(at, &u64::to_le_bytes(value));
