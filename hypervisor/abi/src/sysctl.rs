@@ -12,7 +12,11 @@ pub mod cmd {
     pub const PHYSINFO: u32 = 3;
     pub const SCHED_ID: u32 = 4;
     pub const GET_DOMAIN_INFO_LIST: u32 = 6;
+    pub const DEBUG_KEYS: u32 = 7;
+    pub const GET_CPU_INFO: u32 = 8;
     pub const AVAIL_HEAP: u32 = 9;
+    pub const CPU_TOPOLOGY: u32 = 16;
+    pub const NUMA_INFO: u32 = 17;
 }
 
 /// `xen_sysctl_physinfo`: size, offsets, capabilities.

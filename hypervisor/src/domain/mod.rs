@@ -219,7 +219,7 @@ impl Domain {
         clock::publish_wallclock(
             &self.shared_info.shared(),
             shared_info::WALLCLOCK,
-            time::utc_at_zero(),
+            self.control.wall_clock(time::utc_at_zero()),
         );
     }
 

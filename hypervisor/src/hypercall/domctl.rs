@@ -13,7 +13,7 @@ use oxen_core::start::StartRegisters;
 use oxen_core::time::RunstateKind;
 
 use super::arguments::{Argument, read_bytes, write_bytes};
-use super::{Arguments, Outcome, limits, versioned_handler};
+use super::{Arguments, Outcome, hvm_context, limits, settings, versioned_handler};
 use crate::domain::{Domain, life, registry};
 use crate::time;
 use crate::vcpu::Running;
@@ -71,6 +71,25 @@ impl<H: Vcpu> Table<H> {
         (cmd::MAX_VCPUS, max_vcpus),
         (cmd::SET_HANDLE, set_handle),
         (cmd::SET_HVM_CONTEXT, set_hvm_context),
+        (cmd::GET_HVM_CONTEXT, |vcpu, call| {
+            hvm_context::get(vcpu, &*call.other(vcpu)?, call.body())
+        }),
+        (cmd::GET_HVM_CONTEXT_PARTIAL, |vcpu, call| {
+            hvm_context::get_partial(vcpu, &*call.other(vcpu)?, call.body())
+        }),
+        (cmd::SEND_TRIGGER, |vcpu, call| {
+            settings::send_trigger(vcpu, &*call.target()?, call.body())
+        }),
+        (cmd::SET_TIME_OFFSET, |vcpu, call| {
+            settings::set_time_offset(vcpu, &*call.target()?, call.body())
+        }),
+        // Guests are not watched from outside.
+        (cmd::VM_EVENT, |_, call| {
+            call.target().and(Err(Errno::OpNotSupp))
+        }),
+        (cmd::MONITOR, |_, call| {
+            call.target().and(Err(Errno::OpNotSupp))
+        }),
         // One clock for all: nothing to set.
         (cmd::SET_TSC_INFO, |_, call| call.target().map(|_| 0)),
         (cmd::GET_PAGING_MEMPOOL, |vcpu, call| {
