@@ -129,12 +129,23 @@ fn show_events() {
 }
 
 fn show_log() {
-    let mut text = alloc::vec![0; console::LOG_CAPACITY];
-    let length = console::read_log(&mut text);
-    // Straight to the line: what is shown of the log does not belong in the log.
-    for line in text[..length].split(|&byte| byte == b'\n') {
-        console::write_guest(line);
-        console::write_guest(b"\r\n");
+    let (mut position, mut piece) = (console::log_begin(None), [0; 256]);
+    loop {
+        let (length, from) = console::read_log(position, &mut piece);
+        if length == 0 {
+            break;
+        }
+        position = from + length as u64;
+        // Straight to the line: what is shown of the log does not belong in the log.
+        for line in piece[..length].split_inclusive(|&byte| byte == b'\n') {
+            match line.strip_suffix(b"\n") {
+                Some(text) => {
+                    console::write_guest(text);
+                    console::write_guest(b"\r\n");
+                }
+                None => console::write_guest(line),
+            }
+        }
     }
 }
 

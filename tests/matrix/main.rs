@@ -7,6 +7,7 @@ mod checks;
 mod devices;
 mod domains;
 mod guests;
+mod hostile;
 mod isolation;
 mod kernels;
 mod pending;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         registers::cases,
         domains::cases,
         guests::cases,
+        hostile::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

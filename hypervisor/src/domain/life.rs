@@ -173,6 +173,7 @@ impl Domain {
             for cpu in cpu::percpu::all() {
                 inbox::post(cpu.id(), inbox::Message::Release(self.id));
             }
+            self.drop_claim();
             // Those who have mapped frames of it must hear of it, or it lingers.
             tell_control_domain();
         }
@@ -184,6 +185,12 @@ impl Domain {
         self.release_memory()?;
         self.finish_if_empty();
         Ok(())
+    }
+
+    /// Nothing is kept for it any more.
+    fn drop_claim(&self) {
+        // Taking a claim back cannot fail.
+        let _ = frames::claim(&mut self.control.claim.lock(), 0, 0);
     }
 
     /// A port of this domain was closed that led to another domain's.

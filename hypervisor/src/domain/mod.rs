@@ -1,5 +1,6 @@
 //! Domains: what their vCPUs share.
 
+pub mod control;
 pub mod crash;
 pub mod dom0;
 pub mod event_pages;
@@ -27,6 +28,7 @@ use spin::{Mutex, Once};
 use crate::memory::{HostPages, frames, guest_page};
 use crate::time;
 use crate::vcpu::VcpuShared;
+use control::Control;
 use event_pages::EventPages;
 use foreign::Foreign;
 use life::Life;
@@ -65,6 +67,8 @@ pub struct Domain {
     pub life: Life,
     /// What it and others have mapped of each other.
     pub foreign: Foreign,
+    /// What the control domain has set.
+    pub control: Control,
     /// The toolstack's name for it.
     pub handle: Mutex<[u8; 16]>,
     /// What is mapped where it has the local APIC, on CPUs that virtualize that.
@@ -126,6 +130,7 @@ impl Domain {
             vcpus,
             life,
             foreign: Foreign::default(),
+            control: Control::default(),
             handle: Mutex::new([0; 16]),
             apic_access_page,
             shared_info,
@@ -214,7 +219,7 @@ impl Domain {
         clock::publish_wallclock(
             &self.shared_info.shared(),
             shared_info::WALLCLOCK,
-            time::utc_at_zero(),
+            self.control.wall_clock(time::utc_at_zero()),
         );
     }
 

@@ -80,6 +80,16 @@ impl DomainP2m {
         self.0.tables()
     }
 
+    /// Bounds the frames that the tables may take, see [`P2m::limit_tables`].
+    pub const fn limit_tables(&mut self, most: u64) {
+        self.0.limit_tables(most);
+    }
+
+    /// Most frames that the tables may take.
+    pub const fn most_tables(&self) -> u64 {
+        self.0.most_tables()
+    }
+
     /// What a guest frame leads to.
     pub fn lookup(&self, gfn: Gfn) -> Option<Mapping> {
         self.0.lookup(gfn)

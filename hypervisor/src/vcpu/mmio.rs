@@ -26,7 +26,8 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, fault: NestedFault) {
         return;
     }
     if fault.execute {
-        log::warn!(
+        // A guest can do this as often as it likes.
+        log::debug!(
             "domain {} vcpu {} runs at {}, where there is no memory",
             vcpu.domain.id,
             vcpu.shared().id,

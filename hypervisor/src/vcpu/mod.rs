@@ -9,6 +9,7 @@ pub mod mmio;
 pub mod msr;
 pub mod run;
 pub mod shared;
+pub mod snapshot;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

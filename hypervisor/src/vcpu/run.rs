@@ -13,7 +13,7 @@ use oxen_core::time::RunstateKind;
 
 use super::inbox::{self, Message};
 use super::shared::Switch;
-use super::{Running, Wait, exits, interrupts};
+use super::{Running, Wait, exits, interrupts, snapshot};
 use crate::cpu::{self, debug_registers};
 use crate::domain::{Domain, crash, p2m};
 use crate::interrupt::{self, local_apic};
@@ -162,6 +162,7 @@ fn take_attention() -> bool {
 
 /// Obeys INIT and start-up interrupts, and what `vcpu_op` asked for.
 fn control<H: Vcpu>(vcpu: &mut Running<H>) {
+    snapshot::answer(vcpu);
     if !vcpu.shared().control_waits() {
         return;
     }

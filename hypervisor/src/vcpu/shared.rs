@@ -11,6 +11,7 @@ use oxen_core::time::Runstate;
 use spin::Mutex;
 
 use super::exits::Counters;
+use super::snapshot::Snapshot;
 use crate::cpu;
 use crate::interrupt::{local_apic, vectors};
 use crate::time;
@@ -38,6 +39,8 @@ pub struct VcpuShared {
     pub runs: AtomicBool,
     /// Why it left guest mode, and how often.
     pub exits: Counters,
+    /// Its registers for the control domain.
+    pub snapshot: Snapshot,
     nmi: AtomicBool,
     init: AtomicBool,
     startup: AtomicU32,
@@ -114,6 +117,7 @@ impl VcpuShared {
             poll_deadline: Deadline::none(),
             runs: AtomicBool::new(false),
             exits: Counters::default(),
+            snapshot: Snapshot::default(),
             nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),
             startup: AtomicU32::new(NO_STARTUP),
