@@ -32,6 +32,11 @@ pub mod create {
     pub const HANDLE: usize = 4;
     pub const FLAGS: usize = 20;
     pub const MAX_VCPUS: usize = 28;
+    /// Grant frames and frames of mapping handles at most; -1 for what the hypervisor thinks right.
+    pub const MAX_GRANT_FRAMES: usize = 36;
+    pub const MAX_MAPTRACK_FRAMES: usize = 40;
+    /// Bits 3:0: newest version of grant entries; 0 for what the hypervisor thinks right.
+    pub const GRANT_OPTIONS: usize = 44;
     pub const EMULATION: usize = 56;
     /// An HVM container.
     pub const FLAG_HVM: u32 = 1 << 0;
