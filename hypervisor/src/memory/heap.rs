@@ -1,4 +1,5 @@
-//! The heap: small blocks from a linked list of fixed size, large ones straight from the frame allocator.
+//! The heap: small blocks from a linked list of fixed size, large ones straight from the frame allocator, as are small ones
+//! when the list is used up: what guests make the hypervisor remember must not end the machine.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
@@ -47,14 +48,16 @@ unsafe impl GlobalAlloc for HypervisorHeap {
         if layout.size() >= LARGE || layout.align() > PAGE_SIZE {
             return large(&layout).map_or(null_mut(), map::direct_map_frame);
         }
-        self.small
-            .lock()
-            .allocate_first_fit(layout)
-            .map_or(null_mut(), NonNull::as_ptr)
+        let small = self.small.lock().allocate_first_fit(layout);
+        small.map_or_else(
+            |()| large(&layout).map_or(null_mut(), map::direct_map_frame),
+            NonNull::as_ptr,
+        )
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if layout.size() >= LARGE || layout.align() > PAGE_SIZE {
+        let pool = (&raw const POOL).addr();
+        if !(pool..pool + SMALL_POOL).contains(&pointer.addr()) {
             if let Some(address) = map::direct_map_to_phys(pointer as u64) {
                 frames::free_run(address.frame(), frames_of(&layout));
             }
