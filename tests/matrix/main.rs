@@ -6,6 +6,7 @@ mod boot;
 mod checks;
 mod devices;
 mod domains;
+mod grants;
 mod isolation;
 mod kernels;
 mod pending;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         isolation::cases,
         registers::cases,
         domains::cases,
+        grants::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -9,10 +9,11 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 4] = [
+pub const PACKAGES: [&str; 5] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
+    "oxen-grants-guest",
     "oxen-registers-guest",
 ];
 

@@ -71,11 +71,7 @@ impl Domain {
     }
 
     /// Takes away what is mapped of others at `gfn`; an error if the domain has something of its own there.
-    fn clear_place(
-        &self,
-        mapped: &mut BTreeMap<Gfn, Mapped>,
-        gfn: Gfn,
-    ) -> Result<(), Errno> {
+    fn clear_place(&self, mapped: &mut BTreeMap<Gfn, Mapped>, gfn: Gfn) -> Result<(), Errno> {
         let here = self.p2m.lock().lookup(gfn);
         match here.map(|mapping| mapping.kind) {
             None => Ok(()),
@@ -84,11 +80,7 @@ impl Domain {
         }
     }
 
-    fn unmap_in(
-        &self,
-        mapped: &mut BTreeMap<Gfn, Mapped>,
-        gfn: Gfn,
-    ) -> Result<(), Errno> {
+    fn unmap_in(&self, mapped: &mut BTreeMap<Gfn, Mapped>, gfn: Gfn) -> Result<(), Errno> {
         if !mapped.contains_key(&gfn) {
             return Err(Errno::NoEnt);
         }

@@ -29,9 +29,8 @@ pub fn let_go(frame: Mfn) -> bool {
 
 /// How many of the `frames` from `first` on come before the first one in use, if one is.
 pub fn first_held(first: Mfn, frames: u64) -> Option<u64> {
-    (0..frames).find(|&index| {
-        count(first + index).is_some_and(|count| count.load(Ordering::SeqCst) != 0)
-    })
+    (0..frames)
+        .find(|&index| count(first + index).is_some_and(|count| count.load(Ordering::SeqCst) != 0))
 }
 
 /// Whether a frame is in use.

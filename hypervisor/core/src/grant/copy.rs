@@ -90,7 +90,12 @@ mod tests {
         let mut got = vec![0; PAGE_SIZE];
         to.read(0, &mut got);
         assert_eq!(got[1001..1778], data[3..780]);
-        assert!(got[..1001].iter().chain(&got[1778..]).all(|&byte| byte == 0));
+        assert!(
+            got[..1001]
+                .iter()
+                .chain(&got[1778..])
+                .all(|&byte| byte == 0)
+        );
         assert_eq!(copy(end(from, 0), end(to, 0), 4096), Ok(()));
         to.read(0, &mut got);
         assert_eq!(got, data);

@@ -99,7 +99,11 @@ impl Model {
         };
         match first {
             Some((who, _)) => {
-                let full = self.uses_of(grant).filter(|one| one.1 == ask.access).count() >= 128;
+                let full = self
+                    .uses_of(grant)
+                    .filter(|one| one.1 == ask.access)
+                    .count()
+                    >= 128;
                 if who != ask.who.0 || full || !usable {
                     return general;
                 }
@@ -221,9 +225,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         let pages = (0..GRANTS)
             .filter(|&grant| {
-                model.uses_of(grant).next().is_some_and(|one| {
-                    one.3.flags & layout::TYPE == layout::PERMIT_ACCESS
-                })
+                model
+                    .uses_of(grant)
+                    .next()
+                    .is_some_and(|one| one.3.flags & layout::TYPE == layout::PERMIT_ACCESS)
             })
             .count() as u32;
         prop_assert_eq!(*held.borrow(), pages);

@@ -81,18 +81,35 @@ fn the_highest_frame_brings_those_below_it() {
     assert_eq!((table.frames(), table.entries()), (0, 0));
     let highest = table.frame_at(3, frame).expect("below the limit").as_ptr();
     assert_eq!((table.frames(), table.entries()), (4, 2048));
-    assert!(table.frame_at(0, frame).is_ok_and(|page| page.as_ptr() != highest));
-    assert!(table.frame_at(3, || None).is_ok_and(|page| page.as_ptr() == highest));
+    assert!(
+        table
+            .frame_at(0, frame)
+            .is_ok_and(|page| page.as_ptr() != highest)
+    );
+    assert!(
+        table
+            .frame_at(3, || None)
+            .is_ok_and(|page| page.as_ptr() == highest)
+    );
     assert_eq!(table.place(3, Gfn(8)), None);
     assert_eq!(table.place(3, Gfn(9)), Some(Gfn(8)));
-    assert_eq!((table.placed_at(3), table.placed_at(2)), (Some(Gfn(9)), None));
+    assert_eq!(
+        (table.placed_at(3), table.placed_at(2)),
+        (Some(Gfn(9)), None)
+    );
 }
 
 #[test]
 fn it_does_not_grow_past_its_limit() {
     let limits = Limits::asked(2, 1, 1).expect("within the defaults");
     let mut table = GrantTable::<GuestPage>::new(limits);
-    for index in [2, u64::from(u32::MAX), 1 << 32, u64::MAX, GRANT_STATUS_INDEX] {
+    for index in [
+        2,
+        u64::from(u32::MAX),
+        1 << 32,
+        u64::MAX,
+        GRANT_STATUS_INDEX,
+    ] {
         assert_eq!(table.frame_at(index, frame).err(), Some(Errno::Inval));
     }
     assert_eq!(table.frames(), 0);

@@ -33,8 +33,7 @@ fn map_one<H: Vcpu>(
     argument: &mut Argument<{ layout::SIZE }>,
 ) -> Result<(), Status> {
     /// A translated domain sees no machine frames: nothing of its is mapped for devices or by page-table entry.
-    const REFUSED: u32 =
-        layout::FLAG_DEVICE | layout::FLAG_APPLICATION | layout::FLAG_CONTAINS_PTE;
+    const REFUSED: u32 = layout::FLAG_DEVICE | layout::FLAG_APPLICATION | layout::FLAG_CONTAINS_PTE;
     let flags = argument.u32(layout::FLAGS);
     if flags & (layout::FLAG_HOST | layout::FLAG_DEVICE) == 0 {
         return Err(Status::BadGntref);

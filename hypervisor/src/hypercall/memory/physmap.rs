@@ -5,8 +5,8 @@ use oxen_abi::memory::{GRANT_STATUS_INDEX, resource, space};
 use oxen_core::address::Gfn;
 use oxen_core::memory::p2m::Kind;
 
-use super::super::arguments::{Argument, own_domain, read_bytes, target_domain, write_bytes};
 use super::super::Outcome;
+use super::super::arguments::{Argument, own_domain, read_bytes, target_domain, write_bytes};
 use super::errno;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
