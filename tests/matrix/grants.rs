@@ -5,7 +5,7 @@ use xtask::machine::{Kind, Outcome};
 
 use crate::Case;
 
-/// What the guest says that holds, each twice but the last.
+/// What the guest says that holds.
 const PARTS: [&str; 9] = [
     "own",
     "of a peer",

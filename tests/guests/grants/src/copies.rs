@@ -60,9 +60,18 @@ fn copied_by(peer: &Peer, from: End, to: End, length: u16) -> i16 {
     peer.half(3, copy::STATUS)
 }
 
-/// To and from a peer's pages, and everything that is refused.
+/// All of them, with one peer.
 pub fn run() {
     let peer = Peer::new(0, DEFAULT);
+    of_pages(&peer);
+    of_parts_and_of_others(&peer);
+    peer.close_window();
+    peer.destroy();
+    assert!(!exists(peer.id));
+}
+
+/// To and from a peer's pages, and everything that is refused.
+fn of_pages(peer: &Peer) {
     let mine = |page: u64, offset| End::Page(own(page) / PAGE, SELF, offset);
     let granted = |grant, offset| End::Grant(grant, peer.id, offset);
     peer.table().grant(8, ME, peer.gfn(4), 0);
@@ -133,15 +142,11 @@ pub fn run() {
     for grant in 8..12 {
         assert!(peer.table().marks(grant) == 0, "grant {grant} stays in use");
     }
-    peer.close_window();
-    peer.destroy();
-    assert!(!exists(peer.id));
     passed("copies");
 }
 
 /// Version 2: parts of pages, and what a domain grants to this one, granted on.
-pub fn of_parts_and_of_others() {
-    let peer = Peer::new(0, DEFAULT);
+fn of_parts_and_of_others(peer: &Peer) {
     let own_place = |page: u64, offset| End::Page(own(page) / PAGE, SELF, offset);
     let peers = |offset| End::Page(peer.gfn(6), SELF, offset);
     OWN.grant(2, peer.id, own(2) / PAGE, 0);
@@ -149,7 +154,7 @@ pub fn of_parts_and_of_others() {
     set_up_statuses();
     // The reserved entry came along.
     write(own(2), 0x1234);
-    assert!(copied_by(&peer, End::Grant(2, ME, 0), peers(0), 4) == OKAY);
+    assert!(copied_by(peer, End::Grant(2, ME, 0), peers(0), 4) == OKAY);
     assert!(read(peer.window(6)) == 0x1234);
 
     let part = entry::PERMIT_ACCESS | entry::SUB_PAGE;
@@ -162,23 +167,23 @@ pub fn of_parts_and_of_others() {
         (60, 8, Status::GeneralError),
         (80, 17, Status::GeneralError),
     ] {
-        let got = copied_by(&peer, End::Grant(8, ME, offset), peers(0), length);
+        let got = copied_by(peer, End::Grant(8, ME, offset), peers(0), length);
         assert!(got == status(expected), "part at {offset}: {got}");
     }
     peer.store(peer.page(6), 0);
-    assert!(copied_by(&peer, End::Grant(8, ME, 64), peers(0), 4) == OKAY);
+    assert!(copied_by(peer, End::Grant(8, ME, 64), peers(0), 4) == OKAY);
     assert!(peer.load(peer.page(6)) == 0x6464 && status_version_2(8) == 0);
 
     // The peer's page, which this domain may use, which lets the peer use it in turn.
     peer.table().grant(8, ME, peer.gfn(7), entry::READ_ONLY);
     write(peer.window(7), 0x7007);
     write_version_2(9, entry::TRANSITIVE, peer.id, peer.id.into(), 8);
-    assert!(copied_by(&peer, End::Grant(9, ME, 0), peers(0), 4) == OKAY);
+    assert!(copied_by(peer, End::Grant(9, ME, 0), peers(0), 4) == OKAY);
     assert!(peer.load(peer.page(6)) == 0x7007);
     assert!(peer.table().marks(8) == 0 && status_version_2(9) == 0);
     // Not for writing; not by way of two; not to itself; not to nobody.
     let general = status(Status::GeneralError);
-    assert!(copied_by(&peer, peers(0), End::Grant(9, ME, 0), 4) == general);
+    assert!(copied_by(peer, peers(0), End::Grant(9, ME, 0), 4) == general);
     for (domain, grant, expected) in [
         (ME, 8, Status::GeneralError),
         (999, 8, Status::GeneralError),
@@ -186,7 +191,7 @@ pub fn of_parts_and_of_others() {
         (peer.id, 512, Status::BadGntref),
     ] {
         write_version_2(9, entry::TRANSITIVE, peer.id, domain.into(), grant);
-        let got = copied_by(&peer, End::Grant(9, ME, 0), peers(0), 4);
+        let got = copied_by(peer, End::Grant(9, ME, 0), peers(0), 4);
         assert!(got == status(expected), "via {domain} {grant}: {got}");
     }
     // Neither can be mapped.
@@ -207,9 +212,6 @@ pub fn of_parts_and_of_others() {
     set_version(1);
     assert!(copied(own_place(0, 0), own_place(1, 0), 8) == OKAY);
     OWN.revoke(2);
-    peer.close_window();
-    peer.destroy();
-    assert!(!exists(peer.id));
     passed("parts and grants of grants");
 }
 

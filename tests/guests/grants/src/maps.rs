@@ -7,7 +7,7 @@ use crate::calls::{
     SELF, error, exists, grant_table_op, half, map_argument, map_grant, remove_from_physmap,
     status, unmap_argument, unmap_grant, word,
 };
-use crate::memory::{PAGE, hole, own, read, write};
+use crate::memory::{PAGE, hole, is_write_refused, own, read, write};
 use crate::passed;
 use crate::peer::{DEFAULT, Peer};
 use crate::table::OWN;
@@ -38,6 +38,10 @@ pub fn of_itself() {
     assert!(again == OKAY && read(hole(1)) == 0x3333, "twice: {again}");
     let (mapped, read_only) = map_grant(ME, 9, hole(2), READ_ONLY);
     assert!(mapped == OKAY && OWN.marks(9) == entry::READING);
+    for place in [hole(1), hole(2)] {
+        let value = read(place);
+        assert!(is_write_refused(place, !value) && read(place) == value);
+    }
 
     for (domain, grant, place, flags, expected) in [
         (ME, 8, hole(3), 0, Status::BadGntref),
@@ -91,10 +95,19 @@ pub fn of_itself() {
     passed("own");
 }
 
-/// Pages of another domain, many in one call.
-pub fn of_a_peer() {
-    const COUNT: usize = 40;
+/// Pages of another domain, and this domain's in that.
+pub fn with_a_peer() {
     let peer = Peer::new(0, DEFAULT);
+    of_a_peer(&peer);
+    by_a_peer(&peer);
+    peer.close_window();
+    peer.destroy();
+    assert!(!exists(peer.id));
+}
+
+/// Many in one call.
+fn of_a_peer(peer: &Peer) {
+    const COUNT: usize = 40;
     let pages = crate::peer::PAGES as usize;
     for grant in 0..COUNT {
         let page = (2 + grant % (pages - 2)) as u64;
@@ -132,15 +145,11 @@ pub fn of_a_peer() {
         assert!(index == 7 || got == OKAY, "element {index}: {got}");
         assert!(peer.table().marks(8 + index as u32) == 0);
     }
-    peer.close_window();
-    peer.destroy();
-    assert!(!exists(peer.id));
     passed("of a peer");
 }
 
 /// The peer maps this domain's pages, and has no more of them than it is granted.
-pub fn by_a_peer() {
-    let peer = Peer::new(0, DEFAULT);
+fn by_a_peer(peer: &Peer) {
     let place = 0x80_0000u64;
     OWN.grant(20, peer.id, own(0) / PAGE, 0);
     OWN.grant(21, ME, own(1) / PAGE, 0);
@@ -163,8 +172,5 @@ pub fn by_a_peer() {
     assert!(peer.half(2, unmap::STATUS) == OKAY && OWN.marks(20) == 0);
     OWN.revoke(20);
     OWN.revoke(21);
-    peer.close_window();
-    peer.destroy();
-    assert!(!exists(peer.id));
     passed("by a peer");
 }
