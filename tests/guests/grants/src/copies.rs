@@ -187,7 +187,7 @@ fn of_parts_and_of_others(peer: &Peer) {
     for (domain, grant, expected) in [
         (ME, 8, Status::GeneralError),
         (999, 8, Status::GeneralError),
-        (peer.id, 9, Status::GeneralError),
+        (peer.id, 100, Status::GeneralError),
         (peer.id, 512, Status::BadGntref),
     ] {
         write_version_2(9, entry::TRANSITIVE, peer.id, domain.into(), grant);
