@@ -109,7 +109,8 @@ pub fn create(
     }
     let domain = registry::insert(asked, |id| {
         let (format, gigabyte_pages) = p2m::machine_format();
-        let map = p2m::DomainP2m::new(format, gigabyte_pages).ok_or(Errno::NoMem)?;
+        let mut map = p2m::DomainP2m::new(format, gigabyte_pages).ok_or(Errno::NoMem)?;
+        map.limit_to_pages(0);
         let domain = Domain::new(id, false, place_vcpus(vcpus), map, grants).ok_or(Errno::NoMem)?;
         *domain.handle.lock() = handle;
         Ok(Arc::new(domain))

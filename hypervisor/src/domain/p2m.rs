@@ -75,6 +75,13 @@ impl DomainP2m {
         self.0.root()
     }
 
+    /// Bounds the tables of a domain that may own so many pages: enough for those one by one, and for as much again.
+    pub const fn limit_to_pages(&mut self, pages: u64) {
+        /// For what is mapped of others, and for large pages that are split.
+        const BASE: u64 = 1024;
+        self.0.limit_tables(BASE + pages / 256);
+    }
+
     /// Frames that the tables take.
     pub const fn tables(&self) -> u64 {
         self.0.tables()

@@ -179,7 +179,11 @@ fn get_info<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
 fn max_memory<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
     const KIB_IN_PAGE: u64 = PAGE_SIZE as u64 / 1024;
     let kib = Argument::<8>::read(vcpu, call.body())?.u64(0);
-    call.target()?.life.set_max_pages(kib / KIB_IN_PAGE);
+    let (domain, pages) = (call.target()?, kib / KIB_IN_PAGE);
+    domain.life.set_max_pages(pages);
+    if !domain.privileged {
+        domain.p2m.lock().limit_to_pages(pages);
+    }
     Ok(0)
 }
 

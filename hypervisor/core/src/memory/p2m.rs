@@ -153,7 +153,7 @@ impl Span {
 /// The map cannot be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
-    /// No memory for a table.
+    /// No memory for a table, or none that the map may take.
     OutOfMemory,
     /// The guest frame lies beyond [`ADDRESS_BITS`].
     BeyondMap,
@@ -165,6 +165,8 @@ pub struct P2m<M> {
     memory: M,
     root: Mfn,
     tables: u64,
+    /// Frames that the tables may take.
+    most_tables: u64,
     /// Largest level of leaves: 2 (1 GiB), 1 (2 MiB) or 0.
     largest: u32,
 }
@@ -179,6 +181,7 @@ impl<M: TableMemory> P2m<M> {
             memory,
             root,
             tables: 1,
+            most_tables: u64::MAX,
             largest,
         })
     }
@@ -191,6 +194,12 @@ impl<M: TableMemory> P2m<M> {
     /// Frames that the tables take.
     pub const fn tables(&self) -> u64 {
         self.tables
+    }
+
+    /// Bounds the frames that the tables may take; those that they take already stay. Tables are not given back while the map
+    /// lives, so that a domain which scatters what it maps would else take any number.
+    pub const fn limit_tables(&mut self, most: u64) {
+        self.most_tables = most;
     }
 
     /// What `gfn` leads to.
@@ -291,6 +300,9 @@ impl<M: TableMemory> P2m<M> {
             table = if old != 0 && old & LARGE == 0 {
                 HostPhys(old & ADDRESS).frame()
             } else {
+                if self.tables >= self.most_tables {
+                    return Err(MapError::OutOfMemory);
+                }
                 let fresh = self.memory.allocate().ok_or(MapError::OutOfMemory)?;
                 self.tables += 1;
                 if old != 0 {
@@ -442,6 +454,20 @@ mod tests {
                 kind: Kind::Ram
             })
         );
+        assert!(p2m.destroy().pages.is_empty());
+    }
+
+    #[test]
+    fn a_map_takes_no_more_tables_than_it_may() {
+        let mut p2m = map(Format::Ept);
+        p2m.limit_tables(5);
+        assert_eq!(p2m.map(Gfn(0), Mfn(1), 1, Kind::Grant), Ok(()));
+        assert_eq!(p2m.map(Gfn(512), Mfn(1), 1, Kind::Grant), Ok(()));
+        let scattered = p2m.map(Gfn(1024), Mfn(1), 1, Kind::Grant);
+        assert_eq!((scattered, p2m.tables()), (Err(MapError::OutOfMemory), 5));
+        assert_eq!(p2m.map(Gfn(513), Mfn(1), 1, Kind::Grant), Ok(()));
+        p2m.limit_tables(6);
+        assert_eq!(p2m.map(Gfn(1024), Mfn(1), 1, Kind::Grant), Ok(()));
         assert!(p2m.destroy().pages.is_empty());
     }
 

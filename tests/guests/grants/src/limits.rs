@@ -9,6 +9,7 @@ use crate::calls::{
 use crate::memory::{PAGE, own};
 use crate::passed;
 use crate::peer::{Limits, Peer};
+use crate::scatter;
 use crate::table::OWN;
 
 const OKAY: i16 = status(Status::Okay);
@@ -97,6 +98,7 @@ pub fn run() {
         assert!(grant_table_op(command, &mut [[0; 64]]) == error(Errno::NoSys));
     }
     swaps(&peer);
+    scatter::run(&peer);
     handles(&peer);
     peer.close_window();
     peer.destroy();
@@ -135,7 +137,7 @@ fn handles(peer: &Peer) {
         if at == 0 {
             peer.fill(4, &[0; PAGE as usize]);
         }
-        let place = 0x80_0000 + u64::from(index) * PAGE;
+        let place = scatter::SOME + u64::from(index) * PAGE;
         let argument = map_argument(0, 50 + index % 3, place, map::FLAG_HOST);
         for (word_at, part) in argument.chunks_exact(4).enumerate() {
             let value = word(part, 0);

@@ -10,6 +10,7 @@ mod limits;
 mod maps;
 mod memory;
 mod peer;
+mod scatter;
 mod table;
 
 use oxen_guest_runtime::line;
