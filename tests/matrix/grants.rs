@@ -1,9 +1,10 @@
-//! Pages that domains share by grants: mapped, copied, and given back whichever domain ends first.
+//! Pages that domains share by grants: mapped, copied, and given back whichever domain ends first. Linux's own devices for
+//! grants do the same in dom0.
 
 use oxen_tests::{Failure, Setup, ensure};
 use xtask::machine::{Kind, Outcome};
 
-use crate::Case;
+use crate::{Case, checks};
 
 /// What the guest says that holds.
 const PARTS: [&str; 9] = [
@@ -19,10 +20,24 @@ const PARTS: [&str; 9] = [
 ];
 
 pub fn cases() -> Vec<Case> {
-    [Kind::Tcg, Kind::Bochs, Kind::Kvm]
-        .into_iter()
-        .map(|kind| Case::new(kind, "grants::between_domains", between_domains))
-        .collect()
+    let mut cases = Vec::new();
+    for kind in [Kind::Tcg, Kind::Bochs, Kind::Kvm] {
+        cases.push(Case::new(kind, "grants::between_domains", between_domains));
+        cases.push(Case::new(kind, "grants::by_linux", by_linux));
+    }
+    cases
+}
+
+fn by_linux(name: &str, kind: Kind) -> Result<(), Failure> {
+    const PROGRAM: &str = "/usr/bin/grants";
+    let mut setup = Setup::new(name, kind)?;
+    let program = xtask::build::program("oxen-grants-program")?;
+    setup.add_file(PROGRAM.trim_start_matches('/'), &program)?;
+    let mut dom0 = setup.boot()?;
+    let said = dom0.run(&format!("chmod +x {PROGRAM} && {PROGRAM}"))?;
+    ensure!(said.trim() == "grants: ok", "the program says: {said}");
+    checks::logs_are_clean(&mut dom0)?;
+    dom0.power_off()
 }
 
 fn between_domains(name: &str, kind: Kind) -> Result<(), Failure> {

@@ -96,6 +96,15 @@ impl Setup {
         Ok(())
     }
 
+    /// Puts a file into dom0's image.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn add_file(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
+        self.initrd = provision::with_file(&self.initrd, path, from)?;
+        Ok(())
+    }
+
     /// Boots a small test guest, by its package's name, in dom0's place.
     ///
     /// # Errors
