@@ -20,6 +20,7 @@ const KEYS: &[(u8, &str, Action)] = &[
     (b'c', "CPUs", show_cpus),
     (b'd', "domains and their vCPUs", show_domains),
     (b'e', "event channels", show_events),
+    (b'g', "grant tables and the grants in use", show_grants),
     (
         b'l',
         "the log from its beginning, as far as it is kept",
@@ -125,6 +126,29 @@ fn show_events() {
                     if masked { ", masked" } else { "" }
                 ));
             });
+    }
+}
+
+fn show_grants() {
+    for domain in registry::all() {
+        let (mapped, most_mapped, bytes) = domain.grants.usage();
+        let table = domain.grants.table();
+        let (entries, uses) = table.in_use();
+        console::print(format_args!(
+            "domain {}: version {}, {} of {} frames, {entries} entries in use {uses} times, {mapped} of {most_mapped} handles, {} KiB\n",
+            domain.id,
+            table.version(),
+            table.frames(),
+            table.limits().frames,
+            bytes >> 10,
+        ));
+        table.for_each_in_use(|grant, grantee, uses, written, content| {
+            console::print(format_args!(
+                "domain {} grant {grant} to domain {grantee}: {uses} uses{}, {content:x?}\n",
+                domain.id,
+                if written { ", for writing" } else { "" },
+            ));
+        });
     }
 }
 

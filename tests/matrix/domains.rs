@@ -32,7 +32,7 @@ fn with_tools(
     test: fn(&mut Dom0) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut setup = Setup::new(name, kind)?;
-    setup.use_tools(&[])?;
+    setup.use_tools()?;
     setup.machine.cpus = 2;
     setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;

@@ -1,6 +1,6 @@
 //! What runs in a domain beside dom0: stock kernels, and a guest that is not Linux.
 
-use oxen_tests::{Dom0, Failure, Setup, ensure};
+use oxen_tests::{Failure, Setup, ensure};
 use xtask::machine::Kind;
 use xtask::provision::Suite;
 
@@ -54,25 +54,25 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn boot(name: &str, kind: Kind, files: &[xtask::provision::Extra]) -> Result<Dom0, Failure> {
+fn setup(name: &str, kind: Kind) -> Result<Setup, Failure> {
     let mut setup = Setup::new(name, kind)?;
-    setup.use_tools(files)?;
+    setup.use_tools()?;
     setup.machine.cpus = 2;
     setup.machine.memory = 2048;
     setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
-    setup.boot()
+    Ok(setup)
 }
 
 /// The kernel comes to userspace with all of its vCPUs and its memory, and its shell answers on the console.
 fn stock_kernel(name: &str, kind: Kind, guest: Linux) -> Result<(), Failure> {
-    let kernel = Setup::guest_kernel(guest.suite)?;
-    let mut dom0 = boot(name, kind, std::slice::from_ref(&kernel))?;
+    let mut setup = setup(name, kind)?;
+    let kernel = setup.add_guest_kernel(guest.suite)?;
+    let mut dom0 = setup.boot()?;
     let Linux {
         vcpus, memory_mib, ..
     } = guest;
     dom0.run(&format!(
-        "ox create /etc/oxen/demo.cfg kernel=/{} vcpus={vcpus} memory={memory_mib}",
-        kernel.to
+        "ox create /etc/oxen/demo.cfg kernel={kernel} vcpus={vcpus} memory={memory_mib}"
     ))?;
     let userspace = format!("userspace, xen PVH, {vcpus} vCPUs");
     checks::guest_says(&mut dom0, "demo", &userspace)?;
@@ -105,11 +105,11 @@ fn stock_kernel(name: &str, kind: Kind, guest: Linux) -> Result<(), Failure> {
 
 /// GRUB comes to its prompt and takes a command.
 fn grub(name: &str, kind: Kind) -> Result<(), Failure> {
-    let image = Setup::guest_grub()?;
-    let mut dom0 = boot(name, kind, std::slice::from_ref(&image))?;
+    let mut setup = setup(name, kind)?;
+    let image = setup.add_guest_grub()?;
+    let mut dom0 = setup.boot()?;
     dom0.run(&format!(
-        "printf 'name = \"grub\"\\ntype = \"pvh\"\\nkernel = \"/{}\"\\nmemory = 128\\n' >/tmp/grub.cfg",
-        image.to
+        "printf 'name = \"grub\"\\ntype = \"pvh\"\\nkernel = \"{image}\"\\nmemory = 128\\n' >/tmp/grub.cfg"
     ))?;
     dom0.run("ox create /tmp/grub.cfg")?;
     checks::guest_says(&mut dom0, "grub", "grub>")?;

@@ -5,7 +5,6 @@ use std::env;
 
 use oxen_tests::{Dom0, Failure, Setup, ensure};
 use xtask::machine::Kind;
-use xtask::provision::Extra;
 
 use crate::{Case, checks};
 
@@ -38,10 +37,8 @@ fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     let seed = number(SEED_VARIABLE)?.unwrap_or(SEED);
     let calls = number(CALLS_VARIABLE)?.unwrap_or(calls(kind));
     let mut setup = Setup::new(name, kind)?;
-    setup.use_tools(&[Extra {
-        to: KERNEL.trim_start_matches('/').into(),
-        from: xtask::build::guest("oxen-hostile-guest")?,
-    }])?;
+    setup.use_tools()?;
+    setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
     setup.machine.cpus = 2;
     setup.machine.time_limit = None;
     setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();

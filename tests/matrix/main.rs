@@ -6,6 +6,7 @@ mod boot;
 mod checks;
 mod devices;
 mod domains;
+mod grants;
 mod guests;
 mod hostile;
 mod isolation;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         domains::cases,
         guests::cases,
         hostile::cases,
+        grants::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -73,33 +73,11 @@ impl Setup {
         Ok(path)
     }
 
-    /// For [`Setup::use_tools`]: the kernel of a Debian suite as `/boot/guest/vmlinuz-SUITE` in dom0.
+    /// Gives dom0 the tools and the demo guest.
     ///
     /// # Errors
-    /// When it cannot be provisioned.
-    pub fn guest_kernel(suite: Suite) -> Result<provision::Extra, Failure> {
-        Ok(provision::Extra {
-            to: format!("boot/guest/vmlinuz-{}", suite.name()),
-            from: one_at_a_time(|| provision::dom0(suite))?.kernel,
-        })
-    }
-
-    /// For [`Setup::use_tools`]: GRUB as a PVH guest, as `/boot/guest/grub` in dom0.
-    ///
-    /// # Errors
-    /// When it cannot be provisioned.
-    pub fn guest_grub() -> Result<provision::Extra, Failure> {
-        Ok(provision::Extra {
-            to: "boot/guest/grub".into(),
-            from: one_at_a_time(provision::pvh_grub)?,
-        })
-    }
-
-    /// Gives dom0 the tools, the demo guest, and these files.
-    ///
-    /// # Errors
-    /// When the tools cannot be built, or a file cannot be read.
-    pub fn use_tools(&mut self, extra: &[provision::Extra]) -> Result<(), Failure> {
+    /// When the tools cannot be built.
+    pub fn use_tools(&mut self) -> Result<(), Failure> {
         let Some(kernel) = self.kernel.clone() else {
             return Err("a dom0 without a kernel has no tools".into());
         };
@@ -107,8 +85,39 @@ impl Setup {
             kernel,
             initrd: self.initrd.clone(),
         };
-        self.initrd = one_at_a_time(|| provision::with_tools(dom0, extra))?.initrd;
+        self.initrd = one_at_a_time(|| provision::with_tools(dom0))?.initrd;
         Ok(())
+    }
+
+    /// Puts a file into dom0's image.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn add_file(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
+        self.initrd = provision::with_file(&self.initrd, path.trim_start_matches('/'), from)?;
+        Ok(())
+    }
+
+    /// Puts the kernel of a Debian suite into dom0's image, for a guest; returns its path there.
+    ///
+    /// # Errors
+    /// When it cannot be provisioned.
+    pub fn add_guest_kernel(&mut self, suite: Suite) -> Result<String, Failure> {
+        let path = format!("/boot/guest/vmlinuz-{}", suite.name());
+        let kernel = one_at_a_time(|| provision::dom0(suite))?.kernel;
+        self.add_file(&path, &kernel)?;
+        Ok(path)
+    }
+
+    /// Puts GRUB into dom0's image, for a guest; returns its path there.
+    ///
+    /// # Errors
+    /// When it cannot be provisioned.
+    pub fn add_guest_grub(&mut self) -> Result<&'static str, Failure> {
+        const PATH: &str = "/boot/guest/grub";
+        let image = one_at_a_time(provision::pvh_grub)?;
+        self.add_file(PATH, &image)?;
+        Ok(PATH)
     }
 
     /// Boots a small test guest, by its package's name, in dom0's place.

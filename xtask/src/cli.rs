@@ -135,7 +135,7 @@ fn write_iso(args: IsoArgs) -> Result<PathBuf, Failure> {
         (kernel, initrd) => {
             let mut provisioned = provision::dom0(args.suite)?;
             if initrd.is_none() && !args.bare {
-                provisioned = provision::with_tools(provisioned, &[])?;
+                provisioned = provision::with_tools(provisioned)?;
             }
             Dom0 {
                 kernel: kernel.unwrap_or(provisioned.kernel),

@@ -42,6 +42,11 @@ pub mod create {
     pub const MAX_EVENT_PORT: usize = 32;
     pub const VMTRACE_SIZE: usize = 48;
     pub const CPUPOOL: usize = 52;
+    /// Grant frames and frames of mapping handles at most; -1 for what the hypervisor thinks right.
+    pub const MAX_GRANT_FRAMES: usize = 36;
+    pub const MAX_MAPTRACK_FRAMES: usize = 40;
+    /// Bits 3:0: newest version of grant entries; 0 for what the hypervisor thinks right.
+    pub const GRANT_OPTIONS: usize = 44;
     pub const EMULATION: usize = 56;
     pub const MISC: usize = 60;
     /// Reads of unknown MSRs give 0 (`XEN_X86_MSR_RELAXED`), in [`MISC`].

@@ -37,6 +37,7 @@ pub mod physinfo {
     pub const CAPABILITY_HVM: u32 = 1 << 0;
     pub const CAPABILITY_HAP: u32 = 1 << 3;
     pub const CAPABILITY_GRANT_V1: u32 = 1 << 8;
+    pub const CAPABILITY_GRANT_V2: u32 = 1 << 9;
 }
 
 /// The number of the credit2 scheduler, whose parameters (weight and cap) ours has.

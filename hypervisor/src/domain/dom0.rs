@@ -10,6 +10,7 @@ use oxen_abi::start_info::{
 };
 use oxen_core::acpi::build_dom0_tables;
 use oxen_core::address::{Gfn, GuestPhys, HostPhys, Mfn, PAGE_SIZE};
+use oxen_core::grant::Limits;
 use oxen_core::id::{CpuId, DomainId, VcpuId};
 use oxen_core::kernel::{Image, PvhKernel};
 use oxen_core::memory::p2m::Kind;
@@ -181,7 +182,7 @@ fn new_domain(plan: &Plan<'_>) -> Domain {
         .collect();
     let (format, gigabyte_pages) = machine_format();
     DomainP2m::new(format, gigabyte_pages)
-        .and_then(|p2m| Domain::new(DomainId::DOM0, true, vcpus, p2m))
+        .and_then(|p2m| Domain::new(DomainId::DOM0, true, vcpus, p2m, Limits::default()))
         .unwrap_or_else(|| {
             stop::refuse_boot(format_args!("no memory left for dom0's own structures"))
         })

@@ -7,6 +7,7 @@ use core::sync::atomic::AtomicU64;
 use oxen_abi::Errno;
 use oxen_abi::domctl::{DOMAIN, HEADER, INTERFACE_VERSION, cmd, context, create, info};
 use oxen_core::address::PAGE_SIZE;
+use oxen_core::grant::Limits;
 use oxen_core::id::DomainId;
 use oxen_core::memory::p2m::ADDRESS_BITS;
 use oxen_core::start::StartRegisters;
@@ -126,7 +127,12 @@ fn create_domain<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
         (call.domain.0 != 0 && call.domain < DomainId::FIRST_RESERVED).then_some(call.domain);
     let mut handle = [0; 16];
     handle.copy_from_slice(&argument.bytes()[create::HANDLE..][..16]);
-    let domain = life::create(asked, argument.u32(create::MAX_VCPUS), handle)?;
+    let grants = Limits::asked(
+        argument.u32(create::MAX_GRANT_FRAMES) as i32,
+        argument.u32(create::MAX_MAPTRACK_FRAMES) as i32,
+        argument.u32(create::GRANT_OPTIONS),
+    )?;
+    let domain = life::create(asked, argument.u32(create::MAX_VCPUS), handle, grants)?;
     limits::apply(&argument, &domain);
     let written = write_bytes(
         vcpu,

@@ -53,8 +53,10 @@ fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let (free, total) = frames::usage();
     let mut bytes = [0; physinfo::SIZE];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    let capabilities =
-        physinfo::CAPABILITY_HVM | physinfo::CAPABILITY_HAP | physinfo::CAPABILITY_GRANT_V1;
+    let capabilities = physinfo::CAPABILITY_HVM
+        | physinfo::CAPABILITY_HAP
+        | physinfo::CAPABILITY_GRANT_V1
+        | physinfo::CAPABILITY_GRANT_V2;
     for (at, value) in [
         (physinfo::THREADS_PER_CORE, 1),
         (physinfo::CORES_PER_SOCKET, cpus),

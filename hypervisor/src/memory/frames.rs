@@ -1,12 +1,14 @@
 //! The machine's frames, behind one lock.
 
+use core::sync::atomic::AtomicU32;
+
 use oxen_abi::Errno;
 use oxen_core::address::{Mfn, PAGE_SIZE};
 use oxen_core::memory::claims::{Claim, Claims};
 use oxen_core::memory::frames::{FrameInfo, Frames};
 use spin::{Mutex, Once};
 
-use super::layout;
+use super::{holds, layout};
 
 static FRAMES: Mutex<Option<Frames<'static>>> = Mutex::new(None);
 /// What is kept for domains that are being built. Locked before [`FRAMES`].
@@ -15,7 +17,8 @@ static RAM: Once<oxen_core::memory::ranges::RangeSet> = Once::new();
 
 /// Bytes of state for frames below `end`.
 pub const fn storage_size(end: Mfn) -> u64 {
-    (end.0 * size_of::<FrameInfo>() as u64).next_multiple_of(PAGE_SIZE as u64)
+    let of_a_frame = size_of::<FrameInfo>() + size_of::<AtomicU32>();
+    (end.0 * of_a_frame as u64).next_multiple_of(PAGE_SIZE as u64)
 }
 
 /// Starts the allocator with its state at `storage`, and nothing free.
@@ -24,11 +27,18 @@ pub const fn storage_size(end: Mfn) -> u64 {
 /// `storage` is RAM in the direct map of `storage_size(end)` bytes that nothing else uses.
 pub unsafe fn init(storage: oxen_core::address::HostPhys, end: Mfn) {
     let pointer = layout::direct_map(storage);
-    // SAFETY: by the caller's promise; zero is a valid FrameInfo.
-    let info = unsafe {
+    // SAFETY: by the caller's promise; zero is a valid FrameInfo and a valid count. The counts lie behind the FrameInfos,
+    // which keeps them aligned.
+    let (info, counts) = unsafe {
         pointer.write_bytes(0, storage_size(end) as usize);
-        core::slice::from_raw_parts_mut(pointer.cast::<FrameInfo>(), end.0 as usize)
+        let info = pointer.cast::<FrameInfo>();
+        let counts = info.add(end.0 as usize).cast::<AtomicU32>();
+        (
+            core::slice::from_raw_parts_mut(info, end.0 as usize),
+            core::slice::from_raw_parts(counts, end.0 as usize),
+        )
     };
+    holds::init(counts);
     *FRAMES.lock() = Some(Frames::new(info));
 }
 

@@ -70,6 +70,8 @@ pub struct PortAccess {
 pub struct NestedFault {
     /// Where.
     pub address: GuestPhys,
+    /// Whether the access was a write.
+    pub write: bool,
     /// Whether the access was an instruction fetch.
     pub execute: bool,
 }

@@ -20,7 +20,7 @@ const TOOK: &str = "took:";
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let name = "bench-domain";
-    let dom0 = provision::with_tools(provision::dom0(Suite::default())?, &[])?;
+    let dom0 = provision::with_tools(provision::dom0(Suite::default())?)?;
     let iso = bench.iso(name, hypervisor_with(bench, &dom0))?;
     let mut running = bench.machine(1, MEMORY).start(name, &iso)?;
     running.console().expect(PROMPT, LIMIT)?;

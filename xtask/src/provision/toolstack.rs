@@ -10,21 +10,11 @@ use super::newc::Newc;
 use super::{Dom0, initrd};
 use crate::build;
 
-/// A file of this machine for dom0's image.
-#[derive(Clone, Debug)]
-pub struct Extra {
-    /// Where it goes, from dom0's root and without the leading slash.
-    pub to: String,
-    /// Where it is.
-    pub from: PathBuf,
-}
-
-/// The same dom0 with the tools, a guest with the same kernel and other files, in an archive behind its own: the kernel
-/// unpacks both.
+/// The same dom0 with the tools, and a guest with the same kernel, in an archive behind its own: the kernel unpacks both.
 ///
 /// # Errors
 /// The tools do not build, or a file cannot be read or written.
-pub fn with_tools(dom0: Dom0, extra: &[Extra]) -> Result<Dom0> {
+pub fn with_tools(dom0: Dom0) -> Result<Dom0> {
     let mut archive = Newc::new();
     for tool in build::tools()? {
         let name = tool.file_name().unwrap_or_default().to_string_lossy();
@@ -32,10 +22,25 @@ pub fn with_tools(dom0: Dom0, extra: &[Extra]) -> Result<Dom0> {
     }
     archive.file("boot/guest/vmlinuz", read(&dom0.kernel)?, false);
     archive.file("boot/guest/initrd", initrd::guest()?, false);
-    for file in extra {
-        archive.file(&file.to, read(&file.from)?, false);
-    }
-    let mut image = read(&dom0.initrd)?;
+    Ok(Dom0 {
+        initrd: append(&dom0.initrd, &archive)?,
+        ..dom0
+    })
+}
+
+/// An image with one more file at `path` in it.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn with_file(initrd: &Path, path: &str, from: &Path) -> Result<PathBuf> {
+    let mut archive = Newc::new();
+    archive.file(path, read(from)?, false);
+    append(initrd, &archive)
+}
+
+/// The image with the archive behind it, among what was built.
+fn append(initrd: &Path, archive: &Newc) -> Result<PathBuf> {
+    let mut image = read(initrd)?;
     archive.write_to(&mut image)?;
     let folder = build::target_folder().join("dom0");
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -52,10 +57,7 @@ pub fn with_tools(dom0: Dom0, extra: &[Extra]) -> Result<Dom0> {
         fs::write(part.path(), &image)?;
         part.persist(&path)?;
     }
-    Ok(Dom0 {
-        initrd: path,
-        ..dom0
-    })
+    Ok(path)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

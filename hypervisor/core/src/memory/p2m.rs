@@ -463,6 +463,20 @@ mod tests {
     }
 
     #[test]
+    fn a_map_takes_no_more_tables_than_it_may() {
+        let mut p2m = map(Format::Ept);
+        p2m.limit_tables(5);
+        assert_eq!(p2m.map(Gfn(0), Mfn(1), 1, Kind::Grant), Ok(()));
+        assert_eq!(p2m.map(Gfn(512), Mfn(1), 1, Kind::Grant), Ok(()));
+        let scattered = p2m.map(Gfn(1024), Mfn(1), 1, Kind::Grant);
+        assert_eq!((scattered, p2m.tables()), (Err(MapError::OutOfMemory), 5));
+        assert_eq!(p2m.map(Gfn(513), Mfn(1), 1, Kind::Grant), Ok(()));
+        p2m.limit_tables(6);
+        assert_eq!(p2m.map(Gfn(1024), Mfn(1), 1, Kind::Grant), Ok(()));
+        assert!(p2m.destroy().pages.is_empty());
+    }
+
+    #[test]
     fn read_only_kinds_have_no_write_permission_in_either_format() {
         for format in [Format::Ept, Format::Npt] {
             assert_eq!(format.leaf(Mfn(1), Kind::GrantReadOnly, 0) & 0b10, 0);

@@ -6,9 +6,9 @@ use oxen_core::address::{Gfn, Mfn};
 use oxen_core::memory::p2m::{Kind, MapError};
 
 use super::super::arguments::{Argument, read_bytes, target_domain};
-use super::super::{Outcome, set_first_argument};
+use super::super::{Outcome, set_argument};
 use crate::domain::Domain;
-use crate::memory::frames;
+use crate::memory::{frames, holds};
 use crate::time;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -70,7 +70,7 @@ fn each_extent<H: Vcpu>(
     let end = time::ticks() + time::khz() * STRETCH / 1000;
     for extent in start..count {
         if extent > start && time::ticks() > end {
-            set_first_argument(vcpu, command | extent << cmd::SHIFT);
+            set_argument(vcpu, 0, command | extent << cmd::SHIFT);
             return Err(Errno::Restart);
         }
         let mut bytes = [0; 8];
@@ -85,7 +85,7 @@ fn each_extent<H: Vcpu>(
 }
 
 /// Takes frames from the domain: a hole stays, and the machine has the frames back. Not those that events are written to,
-/// or that another domain has mapped.
+/// or that others use.
 fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
     for frame in gfn.0..gfn.0.saturating_add(1 << order) {
         let event_pages = domain.event_pages.lock();
@@ -95,7 +95,7 @@ fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
             .lookup(Gfn(frame))
             .filter(|mapping| mapping.kind == Kind::Ram)
             .filter(|mapping| !event_pages.contains(mapping.frame))
-            .filter(|mapping| !domain.foreign.is_held(mapping.frame, 1))
+            .filter(|mapping| !holds::is_held(mapping.frame))
             .ok_or(MapError::BeyondMap)?;
         p2m.unmap(Gfn(frame), 1)?;
         own.remove(frame << 12..(frame + 1) << 12);
