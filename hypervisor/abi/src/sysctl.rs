@@ -13,6 +13,7 @@ pub mod cmd {
     pub const SCHED_ID: u32 = 4;
     pub const GET_DOMAIN_INFO_LIST: u32 = 6;
     pub const AVAIL_HEAP: u32 = 9;
+    pub const SCHEDULER_OP: u32 = 19;
 }
 
 /// `xen_sysctl_physinfo`: size, offsets, capabilities.
@@ -32,6 +33,17 @@ pub mod physinfo {
     pub const CAPABILITY_HVM: u32 = 1 << 0;
     pub const CAPABILITY_HAP: u32 = 1 << 3;
     pub const CAPABILITY_GRANT_V1: u32 = 1 << 8;
+}
+
+/// `xen_sysctl_scheduler_op`: size and offsets. The commands are `domctl`'s.
+#[allow(missing_docs)]
+pub mod scheduler {
+    pub const SIZE: usize = 32;
+    pub const CPU_POOL: usize = 0;
+    pub const ID: usize = 4;
+    pub const COMMAND: usize = 8;
+    /// Least time between switches, in microseconds; 0 for none.
+    pub const RATE_LIMIT: usize = 16;
 }
 
 /// The number of the credit2 scheduler, whose parameters (weight and cap) ours has.

@@ -14,6 +14,7 @@ pub mod page;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
+mod scheduling;
 mod sysctl;
 pub mod vcpu;
 pub mod version;
