@@ -93,6 +93,15 @@ pub enum Fault {
     Protocol = 3,
 }
 
+/// What [`ServerRing::release`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// The domain has more room than it knew: notify it.
+    pub news: bool,
+    /// The domain sent more meanwhile, perhaps without an event: look again.
+    pub more: bool,
+}
+
 /// The daemon's side of a ring.
 #[derive(Debug)]
 pub struct ServerRing<P> {
@@ -155,13 +164,19 @@ impl<P: SharedPage> ServerRing<P> {
         Ok(bytes)
     }
 
-    /// Gives the room of all that was received back to the domain. True if that was news: notify the domain then.
-    pub fn release(&mut self) -> bool {
-        let consumer = &self.memory.page().request_consumer;
-        let news = consumer.load(Ordering::Relaxed) != self.consumed;
+    /// Gives the room of all that was received back to the domain.
+    pub fn release(&mut self) -> Released {
+        let page = self.memory.page();
+        let news = page.request_consumer.load(Ordering::Relaxed) != self.consumed;
         // Release: the bytes were read before the domain sees them free.
-        consumer.store(self.consumed, Ordering::Release);
-        news
+        page.request_consumer
+            .store(self.consumed, Ordering::Release);
+        // A domain sends no event for bytes that it adds while `request_consumer` shows earlier ones as unread (Linux
+        // does that). So either it sees the new consumer, or this load sees its new producer: both sides order their
+        // store before their load.
+        fence(Ordering::SeqCst);
+        let more = page.request_producer.load(Ordering::Relaxed) != self.consumed;
+        Released { news, more }
     }
 
     /// Sends as much of `bytes` as there is room for, and tells how much. Notify the domain if that is not nothing.
@@ -180,6 +195,9 @@ impl<P: SharedPage> ServerRing<P> {
         self.produced = end;
         // Release: the bytes are there before the index that covers them.
         page.response_producer.store(end, Ordering::Release);
+        // A domain sends an event for what it read only if it finds the ring full. The next look at
+        // `response_consumer` comes after this store, so one of the two sides sees the other.
+        fence(Ordering::SeqCst);
         Ok(usize::try_from(count).unwrap_or(0))
     }
 

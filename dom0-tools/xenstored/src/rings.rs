@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use oxen_xenstore::outbox::Outbox;
-use oxen_xenstore::ring::{Fault, ServerRing};
+use oxen_xenstore::ring::{Fault, Released, ServerRing};
 use oxen_xenstore::store::Host;
 use oxen_xenstore::wire::{Decoder, Errno, Message};
 
@@ -188,7 +188,8 @@ impl<D: Devices> Rings<D> {
             if peer.fault.is_some() {
                 continue;
             }
-            let mut news = peer.ring.release();
+            let Released { mut news, more } = peer.ring.release();
+            peer.ready |= more;
             while !peer.outbox.front().is_empty() {
                 match peer.ring.send(peer.outbox.front()) {
                     Ok(0) => break,

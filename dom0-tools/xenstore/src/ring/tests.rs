@@ -23,7 +23,7 @@ proptest! {
             while sent < part.len() {
                 sent += guest.send(&part[sent..]);
                 got.extend(server.receive().map_err(|fault| TestCaseError::fail(fault.to_string()))?);
-                prop_assert!(server.release());
+                prop_assert!(server.release().news);
             }
             prop_assert_eq!(&got, part);
             let (mut sent, mut got) = (0, vec![]);
@@ -59,9 +59,14 @@ fn the_room_of_requests_is_free_only_after_release() {
     assert_eq!(guest.send(&[7; 2000]), RING_SIZE);
     assert_eq!(server.receive().map(|bytes| bytes.len()), Ok(RING_SIZE));
     assert_eq!(guest.send(&[8; 10]), 0);
-    assert!(server.release());
-    assert!(!server.release());
+    let idle = Released {
+        news: false,
+        more: false,
+    };
+    assert_eq!(server.release(), Released { news: true, ..idle });
+    assert_eq!(server.release(), idle);
     assert_eq!(guest.send(&[8; 10]), 10);
+    assert_eq!(server.release(), Released { more: true, ..idle });
 }
 
 #[test]
