@@ -242,7 +242,7 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         closed_ports,
     }));
     MachinePointer::set(machine);
-    admit_dom0(machine);
+    admit_dom0(machine, options.dom0_vcpus_pin);
     SECONDARY.call_once(|| secondary_with::<B>);
     smp::release();
     vcpu::run::serve::<B::Vcpu>()
@@ -305,13 +305,20 @@ fn enable<B: Backend>(backend: &B, cpu: CpuId) {
 }
 
 /// Makes the scheduler and dom0's vCPUs. The first one runs as soon as a CPU asks for work.
-fn admit_dom0<B: Backend>(machine: &'static Machine<B>) {
+fn admit_dom0<B: Backend>(machine: &'static Machine<B>, pinned: bool) {
     let cpus = cpu::percpu::all().count();
     vcpu::schedule::init(
         cpus,
         Box::new(|domain, index| Ok(Box::new(new_vcpu(machine, domain, index)?))),
     );
-    vcpu::schedule::admit(&machine.domain, |_| Affinity::default())
+    let affinity = |index: usize| {
+        let mut affinity = Affinity::default();
+        if pinned {
+            affinity.hard = core::iter::once(CpuId((index % cpus) as u16)).collect();
+        }
+        affinity
+    };
+    vcpu::schedule::admit(&machine.domain, affinity)
         .unwrap_or_else(|missing| stop::refuse_boot(format_args!("dom0 has no vCPUs: {missing}")));
     machine.domain.vcpus[0].kick();
 }

@@ -10,6 +10,7 @@ mod isolation;
 mod kernels;
 mod pending;
 mod registers;
+mod scheduling;
 mod time;
 
 use std::env;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         isolation::cases,
         registers::cases,
         domains::cases,
+        scheduling::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

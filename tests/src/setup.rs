@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use xtask::iso::{self, Boot, IsoSpec, Module};
 use xtask::machine::{Kind, Machine, Outcome, Running, log_dir};
+use xtask::provision::newc::Newc;
 use xtask::provision::{self, Suite};
 use xtask::{build, test};
 
@@ -23,6 +24,8 @@ pub struct Setup {
     /// dom0's kernel; `None` leaves both modules off the ISO.
     pub kernel: Option<PathBuf>,
     initrd: PathBuf,
+    /// The RAM disk with this test's own files, which goes away with the setup.
+    own_initrd: Option<TemporaryFile>,
     name: String,
 }
 
@@ -57,6 +60,7 @@ impl Setup {
             dom0_options: String::new(),
             kernel: Some(dom0.kernel),
             initrd: dom0.initrd,
+            own_initrd: None,
             name: file_name(name),
         })
     }
@@ -94,6 +98,21 @@ impl Setup {
         })?;
         self.initrd = dom0.initrd;
         Ok(())
+    }
+
+    /// Puts a small test guest, by its package's name, into dom0's image; returns where `ox create` finds it.
+    ///
+    /// # Errors
+    /// When the guest cannot be built, or the image not be written.
+    pub fn add_guest(&mut self, package: &str) -> Result<String, Failure> {
+        let path = format!("boot/guest/{package}");
+        let mut archive = Newc::new();
+        archive.file(&path, std::fs::read(build::guest(package)?)?, false);
+        let mut image = std::fs::read(&self.initrd)?;
+        archive.write_to(&mut image)?;
+        self.initrd = self.write_file("initrd", &image)?;
+        self.own_initrd = Some(TemporaryFile(self.initrd.clone()));
+        Ok(format!("/{path}"))
     }
 
     /// Boots a small test guest, by its package's name, in dom0's place.

@@ -9,11 +9,12 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 4] = [
+pub const PACKAGES: [&str; 5] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
     "oxen-registers-guest",
+    "oxen-spin-guest",
 ];
 
 /// The bare machine.
