@@ -18,6 +18,8 @@ const DEMO: &str = "/etc/oxen/demo.cfg";
 /// Where what the demo guest prints is kept.
 const DEMO_LOG: &str = "/var/log/xen/console/guest-demo.log";
 
+/// Instructions in an emulated second, on Bochs.
+const IPS: u64 = 40_000_000;
 /// Seconds over which shares are measured.
 const MEASURED: u32 = 4;
 /// How far a share may be from the one that is due, in parts of a CPU: what dom0 needs meanwhile to measure it, and the
@@ -43,6 +45,8 @@ fn boot(name: &str, kind: Kind) -> Result<(Dom0, String), Failure> {
     setup.use_tools()?;
     let spinner = setup.add_guest(SPINNER)?;
     setup.machine.cpus = 2;
+    // Where an instruction takes one tick, guests that compute make the emulator do all of them: fewer in a second will do.
+    setup.machine.ips = IPS;
     setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;
     dom0.run("ox vcpu-pin 0 0 0")?;
