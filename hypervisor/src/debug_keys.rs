@@ -96,7 +96,7 @@ fn show_domains() {
             console::print(format_args!(
                 "vcpu {} on cpu {}: {}, {:?}, timer {:?}, upcall {}\n",
                 vcpu.id,
-                vcpu.cpu,
+                vcpu.cpu(),
                 if vcpu.is_up() { "up" } else { "down" },
                 vcpu.runstate.lock().state(),
                 vcpu.timer.ticks(),

@@ -23,12 +23,12 @@ mod virt;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use oxen_core::apic::{LocalApic, Trigger};
 use oxen_core::cmdline::Options;
 use oxen_core::id::CpuId;
 use oxen_core::memory::ranges::E820_RAM;
+use oxen_core::schedule::Affinity;
 use spin::Once;
 
 use boot::loader::{Framebuffer, Loaded};
@@ -242,9 +242,10 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         closed_ports,
     }));
     MachinePointer::set(machine);
+    admit_dom0(machine, options.dom0_vcpus_pin);
     SECONDARY.call_once(|| secondary_with::<B>);
     smp::release();
-    serve(machine, CpuId(0))
+    vcpu::run::serve::<B::Vcpu>()
 }
 
 /// Says who has the RAM: what is neither dom0's nor free is what the hypervisor itself takes.
@@ -291,7 +292,7 @@ fn secondary_with<B: Backend>(cpu: CpuId) -> ! {
     match MachinePointer::get::<B>() {
         Some(machine) => {
             enable(&machine.backend, cpu);
-            serve(machine, cpu)
+            vcpu::run::serve::<B::Vcpu>()
         }
         None => stop::halt(),
     }
@@ -303,18 +304,23 @@ fn enable<B: Backend>(backend: &B, cpu: CpuId) {
     }
 }
 
-/// Makes the vCPUs that this CPU runs, and runs them.
-fn serve<B: Backend>(machine: &Machine<B>, cpu: CpuId) -> ! {
-    let domain = &machine.domain;
-    let vcpus: Vec<_> = (0..domain.vcpus.len())
-        .filter(|&index| domain.vcpus[index].cpu == cpu)
-        .map(|index| {
-            new_vcpu(machine, domain, index).unwrap_or_else(|missing| {
-                stop::refuse_boot(format_args!("dom0 vCPU {index}: {missing}"))
-            })
-        })
-        .collect();
-    vcpu::run::serve(vcpus, &|domain, index| new_vcpu(machine, domain, index))
+/// Makes the scheduler and dom0's vCPUs. The first one runs as soon as a CPU asks for work.
+fn admit_dom0<B: Backend>(machine: &'static Machine<B>, pinned: bool) {
+    let cpus = cpu::percpu::all().count();
+    vcpu::schedule::init(
+        cpus,
+        Box::new(|domain, index| Ok(Box::new(new_vcpu(machine, domain, index)?))),
+    );
+    let affinity = |index: usize| {
+        let mut affinity = Affinity::default();
+        if pinned {
+            affinity.hard = core::iter::once(CpuId((index % cpus) as u16)).collect();
+        }
+        affinity
+    };
+    vcpu::schedule::admit(&machine.domain, affinity)
+        .unwrap_or_else(|missing| stop::refuse_boot(format_args!("dom0 has no vCPUs: {missing}")));
+    machine.domain.vcpus[0].kick();
 }
 
 fn new_vcpu<B: Backend>(
@@ -352,6 +358,7 @@ fn new_vcpu<B: Backend>(
         start: None,
         wait: Wait::Down,
         yields: false,
+        set_timer: None,
         kept: vcpu::msr::Kept::default(),
         map_generation: 0,
     };

@@ -13,6 +13,7 @@ mod isolation;
 mod kernels;
 mod pending;
 mod registers;
+mod scheduling;
 mod time;
 
 use std::env;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         guests::cases,
         hostile::cases,
         grants::cases,
+        scheduling::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

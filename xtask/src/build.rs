@@ -9,13 +9,14 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 6] = [
+pub const PACKAGES: [&str; 7] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
     "oxen-hostile-guest",
     "oxen-grants-guest",
     "oxen-registers-guest",
+    "oxen-spin-guest",
 ];
 
 /// The bare machine.

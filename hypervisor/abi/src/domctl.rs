@@ -19,6 +19,7 @@ pub mod cmd {
     pub const MAX_MEM: u32 = 11;
     pub const GET_VCPU_INFO: u32 = 14;
     pub const MAX_VCPUS: u32 = 15;
+    pub const SCHEDULER_OP: u32 = 16;
     pub const SET_HANDLE: u32 = 17;
     pub const SET_TIME_OFFSET: u32 = 24;
     pub const GET_AFFINITY: u32 = 25;
@@ -31,6 +32,34 @@ pub mod cmd {
     pub const MONITOR: u32 = 77;
     pub const GET_PAGING_MEMPOOL: u32 = 85;
     pub const SET_PAGING_MEMPOOL: u32 = 86;
+}
+
+/// `xen_domctl_vcpuaffinity`: size, offsets and flags. A bitmap is a pointer and, behind it, its length in bits.
+#[allow(missing_docs)]
+pub mod affinity {
+    pub const SIZE: usize = 40;
+    pub const VCPU: usize = 0;
+    pub const FLAGS: usize = 4;
+    pub const HARD: usize = 8;
+    pub const SOFT: usize = 24;
+    /// From a bitmap's pointer to its length.
+    pub const BITS: usize = 8;
+    pub const FLAG_HARD: u32 = 1 << 0;
+    pub const FLAG_SOFT: u32 = 1 << 1;
+    /// Whatever pins the vCPU otherwise is overridden.
+    pub const FLAG_FORCE: u32 = 1 << 2;
+}
+
+/// `xen_domctl_scheduler_op`: size, offsets and commands.
+#[allow(missing_docs)]
+pub mod scheduler {
+    pub const SIZE: usize = 24;
+    pub const ID: usize = 0;
+    pub const COMMAND: usize = 4;
+    pub const WEIGHT: usize = 8;
+    pub const CAP: usize = 10;
+    pub const PUT: u32 = 0;
+    pub const GET: u32 = 1;
 }
 
 /// `xen_domctl_createdomain`: offsets in the body.

@@ -17,6 +17,7 @@ pub mod cmd {
     pub const AVAIL_HEAP: u32 = 9;
     pub const CPU_TOPOLOGY: u32 = 16;
     pub const NUMA_INFO: u32 = 17;
+    pub const SCHEDULER_OP: u32 = 19;
 }
 
 /// `xen_sysctl_physinfo`: size, offsets, capabilities.
@@ -38,6 +39,17 @@ pub mod physinfo {
     pub const CAPABILITY_HAP: u32 = 1 << 3;
     pub const CAPABILITY_GRANT_V1: u32 = 1 << 8;
     pub const CAPABILITY_GRANT_V2: u32 = 1 << 9;
+}
+
+/// `xen_sysctl_scheduler_op`: size and offsets. The commands are `domctl`'s.
+#[allow(missing_docs)]
+pub mod scheduler {
+    pub const SIZE: usize = 32;
+    pub const CPU_POOL: usize = 0;
+    pub const ID: usize = 4;
+    pub const COMMAND: usize = 8;
+    /// Least time between switches, in microseconds; 0 for none.
+    pub const RATE_LIMIT: usize = 16;
 }
 
 /// The number of the credit2 scheduler, whose parameters (weight and cap) ours has.

@@ -22,6 +22,8 @@ pub struct Options {
     pub dom0_mem: Option<u64>,
     /// `dom0_max_vcpus=`.
     pub dom0_max_vcpus: Option<u32>,
+    /// `dom0_vcpus_pin`: each of its vCPUs runs on one CPU only.
+    pub dom0_vcpus_pin: bool,
     /// `com1=`.
     pub com1: Serial,
     /// `com2=`.
@@ -49,6 +51,7 @@ impl Default for Options {
         Self {
             dom0_mem: None,
             dom0_max_vcpus: None,
+            dom0_vcpus_pin: false,
             com1: Serial {
                 baud: Some(115_200),
                 base: None,
@@ -76,6 +79,10 @@ const OPTIONS: &[(&str, Apply)] = &[
     }),
     ("dom0_max_vcpus", |options, value| {
         options.dom0_max_vcpus = Some(max_vcpus(value.unwrap_or(""))?);
+        Ok(())
+    }),
+    ("dom0_vcpus_pin", |options, value| {
+        options.dom0_vcpus_pin = boolean(value)?;
         Ok(())
     }),
     ("com1", |options, value| {

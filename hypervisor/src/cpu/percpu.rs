@@ -11,7 +11,7 @@ use x86_64::registers::model_specific::GsBase;
 
 use super::MAX_CPUS;
 use super::descriptors::{Descriptors, HostTables};
-use crate::interrupt;
+use crate::interrupt::{self, local_apic, vectors};
 
 /// One CPU's data. Shared fields are atomics; the rest is set before the CPU is published.
 #[repr(C)]
@@ -21,10 +21,10 @@ pub struct PerCpu {
     id: CpuId,
     apic_id: u32,
     tables: UnsafeCell<Option<HostTables>>,
-    /// Set by others: look at the run queue and at the running vCPU's events before the next entry.
-    pub attention: AtomicBool,
-    /// Set by others, before `attention`: something is in the vCPU loop's inbox.
-    pub has_mail: AtomicBool,
+    /// Set by others: look up before the next entry, at least at what was posted to the running vCPU.
+    attention: AtomicBool,
+    /// Set by others, before `attention`: ask the scheduler.
+    reschedule: AtomicBool,
     /// Whether the CPU waits in HLT or is about to.
     pub idle: AtomicBool,
     /// Ticks that it has waited with nothing to run.
@@ -57,7 +57,7 @@ impl PerCpu {
             apic_id,
             tables: UnsafeCell::new(None),
             attention: AtomicBool::new(false),
-            has_mail: AtomicBool::new(false),
+            reschedule: AtomicBool::new(false),
             idle: AtomicBool::new(false),
             idle_ticks: AtomicU64::new(0),
             in_guest: AtomicBool::new(false),
@@ -87,6 +87,47 @@ impl PerCpu {
         unsafe { *self.tables.get() = Some(descriptors.host_tables()) };
         GsBase::write(VirtAddr::new(self.this as u64));
         interrupt::table::load();
+    }
+
+    /// Makes this CPU, which may be the calling one, look at what was posted to the vCPU that it runs.
+    pub fn look_up(&self) {
+        if self.attention.swap(true, Ordering::AcqRel) {
+            // Someone has already asked and the CPU has not looked yet.
+            return;
+        }
+        if self.id != current().id {
+            local_apic::send(self.apic_id, vectors::ATTENTION);
+        }
+    }
+
+    /// Makes this CPU, which may be the calling one, ask the scheduler what to do.
+    pub fn reschedule(&self) {
+        self.reschedule.store(true, Ordering::Release);
+        self.look_up();
+    }
+
+    /// Whether this CPU, the calling one, was asked to look up since the last call.
+    #[inline]
+    pub fn take_attention(&self) -> bool {
+        // The load keeps the common case free of a locked instruction.
+        self.attention.load(Ordering::Relaxed) && self.attention.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether it was asked to since the last [`PerCpu::begin_round`].
+    pub fn must_reschedule(&self) -> bool {
+        self.reschedule.load(Ordering::Acquire)
+    }
+
+    /// The scheduler is asked now: requests so far are heeded by that.
+    pub fn begin_round(&self) {
+        self.take_attention();
+        // A full barrier: what was done before a request that is dropped here is seen from here on.
+        self.reschedule.swap(false, Ordering::SeqCst);
+    }
+
+    /// Whether nobody has asked this CPU to look up.
+    pub fn is_undisturbed(&self) -> bool {
+        !self.attention.load(Ordering::Acquire)
     }
 
     /// The CPU's number.

@@ -1,6 +1,5 @@
 //! Building the control domain: memory one to one, the kernel and what it is told.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,19 +10,18 @@ use oxen_abi::start_info::{
 use oxen_core::acpi::build_dom0_tables;
 use oxen_core::address::{Gfn, GuestPhys, HostPhys, Mfn, PAGE_SIZE};
 use oxen_core::grant::Limits;
-use oxen_core::id::{CpuId, DomainId, VcpuId};
+use oxen_core::id::DomainId;
 use oxen_core::kernel::{Image, PvhKernel};
 use oxen_core::memory::p2m::Kind;
 use oxen_core::memory::ranges::{MapEntry, RangeSet, dom0_map};
 
 use super::Domain;
+use super::life::Life;
 use super::p2m::{DomainP2m, machine_format};
 use crate::cpu;
 use crate::memory::{frames, layout};
 use crate::platform::firmware;
 use crate::stop;
-use crate::time;
-use crate::vcpu::VcpuShared;
 
 /// RAM that is kept from other use until dom0 is built: where its kernel wants to be.
 pub const KERNEL_WINDOW: Range<u64> = 16 << 20..144 << 20;
@@ -175,14 +173,19 @@ fn default_memory(available: u64) -> u64 {
 fn new_domain(plan: &Plan<'_>) -> Domain {
     const MOST_VCPUS: u32 = 32;
     let cpus = cpu::percpu::all().count() as u32;
-    let count = plan.vcpus.unwrap_or(cpus).clamp(1, MOST_VCPUS);
-    let now = time::nanos();
-    let vcpus: Box<[VcpuShared]> = (0..count)
-        .map(|number| VcpuShared::new(VcpuId(number as u16), CpuId((number % cpus) as u16), now))
-        .collect();
+    let vcpus = plan.vcpus.unwrap_or(cpus).clamp(1, MOST_VCPUS) as usize;
     let (format, gigabyte_pages) = machine_format();
     DomainP2m::new(format, gigabyte_pages)
-        .and_then(|p2m| Domain::new(DomainId::DOM0, true, vcpus, p2m, Limits::default()))
+        .and_then(|p2m| {
+            Domain::new(
+                DomainId::DOM0,
+                true,
+                Life::running(),
+                vcpus,
+                p2m,
+                Limits::default(),
+            )
+        })
         .unwrap_or_else(|| {
             stop::refuse_boot(format_args!("no memory left for dom0's own structures"))
         })

@@ -3,7 +3,6 @@
 //! A new domain is paused. One that has shut down rests until the control domain destroys it; destruction goes in steps that
 //! are each short, and ends when nobody holds a frame of it any more.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -12,15 +11,16 @@ use oxen_abi::event_channel::Virq;
 use oxen_core::address::Gfn;
 use oxen_core::event::Peer;
 use oxen_core::grant::Limits;
-use oxen_core::id::{CpuId, DomainId, Port, VcpuId};
+use oxen_core::id::{DomainId, Port};
 use oxen_core::memory::p2m::Kind;
+use oxen_core::schedule::Affinity;
 use oxen_core::time::RunstateKind;
 
 use super::{Domain, p2m, registry};
 use crate::cpu;
 use crate::memory::{frames, holds};
 use crate::time;
-use crate::vcpu::{VcpuShared, inbox};
+use crate::vcpu::{VcpuShared, schedule};
 
 /// Most vCPUs of a guest.
 pub const MOST_VCPUS: u32 = 32;
@@ -33,8 +33,6 @@ pub struct Life {
     /// The reason of its shutdown plus one; 0 while it has not shut down.
     shutdown: AtomicU32,
     dying: AtomicBool,
-    /// vCPUs that CPUs have taken or will take.
-    held: AtomicU32,
     /// Most pages it may own.
     max_pages: AtomicU64,
 }
@@ -87,11 +85,6 @@ impl Life {
     pub fn set_max_pages(&self, pages: u64) {
         self.max_pages.store(pages, Ordering::Release);
     }
-
-    /// A CPU has let go of one of its vCPUs.
-    pub fn released(&self) {
-        self.held.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// Makes a paused domain without memory.
@@ -110,34 +103,21 @@ pub fn create(
     let domain = registry::insert(asked, |id| {
         let (format, gigabyte_pages) = p2m::machine_format();
         let map = p2m::DomainP2m::new(format, gigabyte_pages).ok_or(Errno::NoMem)?;
-        let domain = Domain::new(id, false, place_vcpus(vcpus), map, grants).ok_or(Errno::NoMem)?;
+        let domain = Domain::new(id, false, Life::paused(), vcpus as usize, map, grants)
+            .ok_or(Errno::NoMem)?;
         *domain.handle.lock() = handle;
-        Ok(Arc::new(domain))
+        let domain = Arc::new(domain);
+        schedule::admit(&domain, |_| Affinity::default()).map_err(|_| Errno::NoMem)?;
+        Ok(domain)
     })?;
-    for (index, vcpu) in domain.vcpus.iter().enumerate() {
-        domain.life.held.fetch_add(1, Ordering::AcqRel);
-        inbox::post(vcpu.cpu, inbox::Message::Take(domain.clone(), index));
-    }
     Ok(domain)
-}
-
-/// vCPUs by turns on all CPUs.
-fn place_vcpus(count: u32) -> Box<[VcpuShared]> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let cpus = cpu::percpu::all().count().max(1) as u32;
-    let now = time::nanos();
-    (0..count)
-        .map(|number| {
-            let cpu = NEXT.fetch_add(1, Ordering::Relaxed) % cpus;
-            VcpuShared::new(VcpuId(number as u16), CpuId(cpu as u16), now)
-        })
-        .collect()
 }
 
 impl Domain {
     /// Stops all vCPUs; returns when none runs. Counted: as many [`Domain::unpause`] let it run again.
     pub fn pause(&self) {
-        self.life.pauses.fetch_add(1, Ordering::AcqRel);
+        self.life.pauses.fetch_add(1, Ordering::SeqCst);
+        self.stop_all();
         self.wait_for_rest();
     }
 
@@ -164,7 +144,7 @@ impl Domain {
             Ordering::Acquire,
         );
         if first.is_ok() {
-            self.kick_all();
+            self.stop_all();
             tell_control_domain();
         }
     }
@@ -175,15 +155,14 @@ impl Domain {
     /// `Restart` as long as there is more to do.
     pub fn destroy(&self) -> Result<(), Errno> {
         if !self.life.dying.swap(true, Ordering::AcqRel) {
-            self.kick_all();
-            for cpu in cpu::percpu::all() {
-                inbox::post(cpu.id(), inbox::Message::Release(self.id));
-            }
+            self.stop_all();
             self.drop_claim();
             // Those who have mapped frames of it must hear of it, or it lingers.
             tell_control_domain();
         }
-        if self.life.held.load(Ordering::Acquire) != 0 {
+        // All of them are asked to go before one is waited for.
+        let left = self.vcpus.iter().filter(|vcpu| !schedule::dismiss(vcpu));
+        if left.count() > 0 {
             return Err(Errno::Restart);
         }
         self.events
@@ -254,7 +233,7 @@ impl Domain {
 
     /// With the last frame the domain is gone.
     pub fn finish_if_empty(&self) {
-        let held = self.life.held.load(Ordering::Acquire) != 0;
+        let held = self.vcpus.iter().any(|vcpu| vcpu.seat.exists());
         if self.life.is_dying() && !held && self.own.lock().total() == 0 {
             registry::remove(self.id);
             tell_control_domain();
@@ -274,12 +253,19 @@ impl Domain {
         self.vcpus.iter().for_each(VcpuShared::kick);
     }
 
+    /// It may not run any more: makes those leave the guest that are in it.
+    fn stop_all(&self) {
+        for vcpu in &self.vcpus {
+            vcpu.kick();
+            vcpu.stop_waiting();
+        }
+    }
+
     /// Waits until no other CPU runs a vCPU of it.
     fn wait_for_rest(&self) {
         let me = cpu::current().id();
-        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.cpu != me) {
-            vcpu.kick();
-            while vcpu.runs.load(Ordering::SeqCst) {
+        for vcpu in &self.vcpus {
+            while vcpu.runs_on().is_some_and(|cpu| cpu != me) {
                 core::hint::spin_loop();
             }
         }

@@ -13,6 +13,7 @@ pub mod p2m;
 pub mod registry;
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use oxen_abi::event_channel::{Virq, fifo};
@@ -26,6 +27,7 @@ use oxen_core::guest_page::GuestPage;
 use oxen_core::id::{DomainId, VcpuId};
 use oxen_core::memory::p2m::{Kind, MapError};
 use oxen_core::memory::ranges::{MapEntry, RangeSet};
+use oxen_core::schedule;
 use oxen_core::time as clock;
 use spin::{Mutex, Once};
 
@@ -69,7 +71,9 @@ pub struct Domain {
     /// Run-state areas by vCPU.
     pub runstate_areas: Box<[Mutex<Option<RunstateArea>>]>,
     /// Its condition.
-    pub life: Life,
+    pub life: Arc<Life>,
+    /// Its shares of the CPUs.
+    pub shares: Arc<schedule::Domain>,
     /// What it and others have mapped of each other.
     pub foreign: Foreign,
     /// What the control domain has set.
@@ -101,7 +105,8 @@ impl Domain {
     pub fn new(
         id: DomainId,
         privileged: bool,
-        vcpus: Box<[VcpuShared]>,
+        life: Life,
+        vcpus: usize,
         p2m: DomainP2m,
         grants: Limits,
     ) -> Option<Self> {
@@ -109,7 +114,7 @@ impl Domain {
         const GUEST_PORTS: u32 = 1024;
         let ports = if privileged { fifo::PORTS } else { GUEST_PORTS };
         let shared_info = HostPages::new_zeroed(1)?;
-        let events = EventChannels::new(id, shared_info.shared(), vcpus.len(), ports);
+        let events = EventChannels::new(id, shared_info.shared(), vcpus, ports);
         let apic_access_page = if WANTS_APIC_PAGE.load(Ordering::Relaxed) {
             let mut page = HostPages::new_zeroed(1)?;
             // What vCPUs read there that reach their local APIC by MSRs, as on a machine where nothing answers.
@@ -118,11 +123,10 @@ impl Domain {
         } else {
             None
         };
-        let life = if privileged {
-            Life::running()
-        } else {
-            Life::paused()
-        };
+        let (life, now) = (Arc::new(life), time::nanos());
+        let vcpus: Box<[VcpuShared]> = (0..vcpus)
+            .map(|number| VcpuShared::new(VcpuId(number as u16), &life, now))
+            .collect();
         let domain = Self {
             id,
             privileged,
@@ -135,6 +139,7 @@ impl Domain {
             grants: Grants::new(grants)?,
             vcpus,
             life,
+            shares: schedule::Domain::new(id, schedule::Params::default()),
             foreign: Foreign::default(),
             control: Control::default(),
             handle: Mutex::new([0; 16]),

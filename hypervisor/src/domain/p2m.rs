@@ -153,11 +153,12 @@ pub fn flush_all() {
     GENERATION.fetch_add(1, Ordering::SeqCst);
     let me = cpu::current().id();
     for other in cpu::percpu::all().filter(|other| other.id() != me) {
+        // Before it is interrupted: it may be in the guest again, and for long, as soon as it was.
+        let entries = other.entries.load(Ordering::SeqCst);
         if !other.in_guest.load(Ordering::SeqCst) {
             continue;
         }
         local_apic::send(other.apic_id(), vectors::ATTENTION);
-        let entries = other.entries.load(Ordering::SeqCst);
         while other.in_guest.load(Ordering::SeqCst)
             && other.entries.load(Ordering::SeqCst) == entries
         {

@@ -14,7 +14,7 @@ use oxen_core::start::StartRegisters;
 use oxen_core::time::RunstateKind;
 
 use super::arguments::{Argument, read_bytes, write_bytes};
-use super::{Arguments, Outcome, hvm_context, limits, settings, versioned_handler};
+use super::{Arguments, Outcome, hvm_context, limits, scheduling, settings, versioned_handler};
 use crate::domain::{Domain, life, registry};
 use crate::time;
 use crate::vcpu::Running;
@@ -70,6 +70,15 @@ impl<H: Vcpu> Table<H> {
         }),
         (cmd::GET_VCPU_INFO, get_vcpu_info),
         (cmd::MAX_VCPUS, max_vcpus),
+        (cmd::SCHEDULER_OP, |vcpu, call| {
+            scheduling::domain_shares(vcpu, &*call.target()?, call.body())
+        }),
+        (cmd::SET_AFFINITY, |vcpu, call| {
+            scheduling::set_affinity(vcpu, &*call.target()?, call.body())
+        }),
+        (cmd::GET_AFFINITY, |vcpu, call| {
+            scheduling::get_affinity(vcpu, &*call.target()?, call.body())
+        }),
         (cmd::SET_HANDLE, set_handle),
         (cmd::SET_HVM_CONTEXT, set_hvm_context),
         (cmd::GET_HVM_CONTEXT, |vcpu, call| {
@@ -159,16 +168,17 @@ pub fn describe(domain: &Domain) -> [u8; info::SIZE] {
             .iter()
             .any(|vcpu| vcpu.runstate.lock().state() == wanted)
     };
+    let blocked = domain
+        .vcpus
+        .iter()
+        .all(|vcpu| !vcpu.is_up() || vcpu.runstate.lock().state() == RunstateKind::Blocked);
     let online = domain.vcpus.iter().filter(|vcpu| vcpu.is_up()).count();
     let mut flags = info::HVM | info::HAP;
     for (set, flag) in [
         (domain.life.is_dying(), info::DYING),
         (domain.life.is_paused(), info::PAUSED),
         (in_state(RunstateKind::Running), info::RUNNING),
-        (
-            !in_state(RunstateKind::Running) && !in_state(RunstateKind::Runnable),
-            info::BLOCKED,
-        ),
+        (blocked, info::BLOCKED),
     ] {
         if set {
             flags |= flag;
@@ -225,7 +235,7 @@ fn get_vcpu_info<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
     drop(runstate);
     argument.set_u32(8, ran as u32);
     argument.set_u32(12, (ran >> 32) as u32);
-    argument.set_u32(16, target.cpu.0.into());
+    argument.set_u32(16, target.cpu().0.into());
     argument.write(vcpu, call.body()).map(|()| 0)
 }
 

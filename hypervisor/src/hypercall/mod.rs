@@ -17,6 +17,7 @@ pub mod page;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
+mod scheduling;
 mod settings;
 mod sysctl;
 pub mod vcpu;

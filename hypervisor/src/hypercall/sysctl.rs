@@ -7,7 +7,7 @@ use oxen_abi::sysctl::{HEADER, INTERFACE_VERSION, SCHEDULER_CREDIT2, cmd, physin
 use oxen_core::id::DomainId;
 
 use super::arguments::{Argument, write_bytes};
-use super::{Arguments, Outcome, domctl, machine, versioned_handler};
+use super::{Arguments, Outcome, domctl, machine, scheduling, versioned_handler};
 use crate::cpu;
 use crate::domain::registry;
 use crate::memory::frames;
@@ -32,6 +32,7 @@ impl<H: Vcpu> Table<H> {
         (cmd::SCHED_ID, |vcpu, body| {
             write_bytes(vcpu, body, &SCHEDULER_CREDIT2.to_le_bytes()).map(|()| 0)
         }),
+        (cmd::SCHEDULER_OP, scheduling::machine_parameters),
         (cmd::GET_DOMAIN_INFO_LIST, list_domains),
         (cmd::AVAIL_HEAP, |vcpu, body| {
             let free = frames::usage().0 << 12;

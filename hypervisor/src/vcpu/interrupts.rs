@@ -129,10 +129,10 @@ pub fn apply<H: Vcpu>(vcpu: &mut Running<H>, effect: Effect) {
 }
 
 /// Accounts a change of run state and shows it to the guest where it asked for that.
-pub fn publish_runstate<H: Vcpu>(vcpu: &Running<H>, state: RunstateKind) {
-    let now = time::nanos();
-    let shared = vcpu.shared();
-    shared.runstate.lock().enter(state, now);
-    vcpu.domain.publish_runstate(vcpu.index);
+pub fn set_runstate<H: Vcpu>(vcpu: &Running<H>, state: RunstateKind) {
     debug_assert!(state != RunstateKind::Running || vcpu.wait == Wait::Ready);
+    let changed = vcpu.shared().runstate.lock().enter(state, time::nanos());
+    if changed {
+        vcpu.domain.publish_runstate(vcpu.index);
+    }
 }

@@ -2,12 +2,13 @@
 
 pub mod cpuid;
 pub mod exits;
-pub mod inbox;
 pub mod interrupts;
 pub mod io;
 pub mod mmio;
 pub mod msr;
 pub mod run;
+pub mod schedule;
+pub mod seat;
 pub mod shared;
 pub mod snapshot;
 
@@ -49,6 +50,8 @@ pub struct Running<H> {
     pub yields: bool,
     /// MTRR and other registers that guests set and read back.
     pub kept: msr::Kept,
+    /// What wakes it, while it waits for a moment too.
+    pub set_timer: Option<schedule::SetTimer>,
     /// Generation of guest-physical maps that its cached translations are of.
     pub map_generation: u64,
 }
@@ -64,6 +67,14 @@ pub enum Wait {
     Polling,
     /// Not started, or stopped.
     Down,
+}
+
+impl<H> Drop for Running<H> {
+    fn drop(&mut self) {
+        if let Some(timer) = self.set_timer.take() {
+            schedule::cancel_timer(timer);
+        }
+    }
 }
 
 impl<H: Vcpu> Running<H> {

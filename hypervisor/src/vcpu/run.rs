@@ -1,118 +1,132 @@
-//! The loop of each CPU: choose a vCPU, run it, handle its exits; idle when none can run.
+//! The loop of each CPU: ask the scheduler for a vCPU, run it, handle its exits; idle when none can run.
 //!
-//! vCPUs are bound to CPUs when made, and each CPU serves its own in turn. All state in [`Running`] is touched only here,
-//! by one CPU; others post to [`VcpuShared`] and set the CPU's attention flag.
+//! All state in [`Running`] is touched by one CPU at a time, which has it from the vCPU's seat. Others post to
+//! [`VcpuShared`](super::VcpuShared) and make the CPU look up.
+//!
+//! An exit that another entry follows takes no lock: the scheduler is asked when its time has come, when it asks for that
+//! itself, and when the vCPU waits.
 
 use core::sync::atomic::Ordering;
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
-use oxen_abi::sched::reason;
+use oxen_core::schedule::Handle;
 use oxen_core::time::RunstateKind;
 
-use super::inbox::{self, Message};
+use super::schedule::{self, scheduler};
+use super::seat::Seat;
 use super::shared::Switch;
 use super::{Running, Wait, exits, interrupts, snapshot};
-use crate::cpu::{self, debug_registers};
-use crate::domain::{Domain, crash, p2m};
+use crate::cpu::{self, PerCpu, debug_registers};
+use crate::domain::{crash, p2m};
 use crate::interrupt::{self, local_apic};
 use crate::time;
-use crate::virt::{Exit, Missing, StartRegisters, Vcpu};
+use crate::virt::{Exit, StartRegisters, Vcpu};
 
-/// How long a vCPU runs while others wait, in milliseconds.
-const SLICE_MILLIS: u64 = 2;
-
-/// Serves vCPUs for ever: the given ones, and those that the inbox brings, which `make` makes.
-pub fn serve<H: Vcpu>(mut vcpus: Vec<Running<H>>, make: &Make<'_, H>) -> ! {
-    let mut current: Option<usize> = None;
+/// Runs vCPUs for ever.
+pub fn serve<H: Vcpu>() -> ! {
+    let cpu = cpu::current();
+    // It stays loaded while the CPU idles, until another takes its place or another CPU asks for it.
+    let mut loaded: Option<Box<Running<H>>> = None;
     loop {
-        take_attention();
-        for message in inbox::take() {
-            obey(&mut vcpus, &mut current, message, make);
+        cpu.begin_round();
+        let timers = schedule::fire_timers();
+        if loaded
+            .as_ref()
+            .is_some_and(|vcpu| vcpu.shared().seat.is_wanted())
+        {
+            give_up(&mut loaded);
         }
-        for vcpu in &mut vcpus {
-            wake_if_due(vcpu);
+        let decision = scheduler().pick(cpu.id(), time::nanos());
+        for other in decision.interrupt.iter().filter_map(cpu::percpu::by_id) {
+            other.reschedule();
         }
-        let Some(next) = choose(&vcpus, current) else {
-            idle(&vcpus);
-            continue;
-        };
-        if current != Some(next) {
-            if let Some(previous) = current.and_then(|index| vcpus.get_mut(index)) {
-                unload(previous);
+        let limit = earliest(decision.until.map(time::ticks_at), timers);
+        match decision.run {
+            Some(next) => {
+                if let Some(vcpu) = switch_to(&mut loaded, &next) {
+                    run(cpu, vcpu, limit);
+                }
             }
-            load(&mut vcpus[next]);
-            current = Some(next);
-        }
-        let contended = vcpus.iter().filter(|vcpu| vcpu.may_run()).count() > 1;
-        // Those that are ready wait for their turn, whatever their timers say.
-        let others = next_deadline(vcpus.iter().filter(|vcpu| vcpu.wait != Wait::Ready));
-        run(&mut vcpus[next], contended, others);
-    }
-}
-
-/// Makes a vCPU of a domain, by index, for the calling CPU.
-pub type Make<'a, H> = dyn Fn(&Arc<Domain>, usize) -> Result<Running<H>, Missing> + 'a;
-
-fn obey<H: Vcpu>(
-    vcpus: &mut Vec<Running<H>>,
-    current: &mut Option<usize>,
-    message: Message,
-    make: &Make<'_, H>,
-) {
-    match message {
-        Message::Take(domain, index) => match make(&domain, index) {
-            Ok(vcpu) => vcpus.push(vcpu),
-            Err(missing) => {
-                log::error!(
-                    "domain {} vcpu {index} cannot be made: {missing}",
-                    domain.id
-                );
-                domain.life.released();
-                domain.shut_down(reason::CRASH);
-            }
-        },
-        Message::Release(id) => {
-            // Places in the list change: nobody stays loaded.
-            if let Some(index) = current.take() {
-                unload(&mut vcpus[index]);
-            }
-            let leaving = vcpus.extract_if(.., |vcpu| vcpu.domain.id == id);
-            for vcpu in leaving.collect::<Vec<_>>() {
-                set_runstate(&vcpu, RunstateKind::Offline);
-                let domain = vcpu.domain.clone();
-                drop(vcpu);
-                domain.life.released();
+            None => {
+                // One that could go on is on its way to another CPU.
+                if loaded.as_ref().is_some_and(|vcpu| vcpu.wait == Wait::Ready) {
+                    give_up(&mut loaded);
+                }
+                idle(cpu, limit);
             }
         }
     }
 }
 
-/// Runs one vCPU until it waits, its slice ends or another may have become ready.
-fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
-    if let Some(start) = vcpu.start.take() {
-        vcpu.hardware.start(&mut vcpu.gprs, &start);
-        vcpu.hardware.set_apic_mode(vcpu.apic.mode());
+/// Loads a vCPU in place of the one that is; `None` if it ends.
+fn switch_to<'a, H: Vcpu>(
+    loaded: &'a mut Option<Box<Running<H>>>,
+    next: &Handle,
+) -> Option<&'a mut Running<H>> {
+    let seat = next.attachment().downcast_ref::<Seat>()?;
+    let is_next = |vcpu: &Running<H>| core::ptr::eq(&*vcpu.shared().seat, seat);
+    if !loaded.as_deref().is_some_and(is_next) {
+        // Before another's state is waited for: that CPU may wait for this one's.
+        give_up(loaded);
+        let mut vcpu = seat.take()?;
+        load(&mut *vcpu);
+        *loaded = Some(vcpu);
     }
-    set_runstate(vcpu, RunstateKind::Running);
-    let slice_end = contended.then(|| time::ticks() + time::ticks_in_millis(SLICE_MILLIS));
-    let limit = earliest(slice_end, others);
+    loaded.as_deref_mut()
+}
+
+/// Saves the loaded vCPU, so that any CPU can take it.
+fn give_up<H: Vcpu>(loaded: &mut Option<Box<Running<H>>>) {
+    let Some(mut vcpu) = loaded.take() else {
+        return;
+    };
+    if vcpu.wait == Wait::Ready && vcpu.domain.life.may_run() {
+        interrupts::set_runstate(&vcpu, RunstateKind::Runnable);
+    }
+    unload(&mut *vcpu);
+    let seat = vcpu.shared().seat.clone();
+    seat.put_back(vcpu);
+}
+
+/// Runs one vCPU until it waits, the scheduler wants to be asked, or a timer of another is due at `limit`, a TSC value.
+fn run<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64>) {
+    if let Some(timer) = vcpu.set_timer.take() {
+        schedule::cancel_timer(timer);
+    }
+    vcpu.shared().set_runs_on(Some(cpu.id()));
+    look(vcpu);
+    if vcpu.may_run() {
+        if let Some(start) = vcpu.start.take() {
+            vcpu.hardware.start(&mut vcpu.gprs, &start);
+            vcpu.hardware.set_apic_mode(vcpu.apic.mode());
+        }
+        interrupts::set_runstate(vcpu, RunstateKind::Running);
+        stay_in_guest(cpu, vcpu, limit);
+    }
+    vcpu.shared().set_runs_on(None);
+    // What was posted until now only made this CPU look up; from now on it wakes.
+    look(vcpu);
+    come_to_rest(cpu, vcpu);
+}
+
+/// Enters the guest again and again.
+fn stay_in_guest<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64>) {
     let mut armed = None;
-    vcpu.shared().runs.store(true, Ordering::SeqCst);
-    while vcpu.may_run() && !core::mem::take(&mut vcpu.yields) {
+    while vcpu.may_run() && !vcpu.yields {
         // From here to the entry nothing posted is missed: whoever posts after the flag is cleared also interrupts us.
-        if take_attention() {
-            // It may concern another vCPU, which may be ready now.
+        if cpu.take_attention() {
             control(vcpu);
-            break;
+            if cpu.must_reschedule() || vcpu.start.is_some() {
+                return;
+            }
+            continue;
         }
         interrupts::prepare(vcpu);
         let deadline = earliest(limit, own_deadline(vcpu));
         if deadline.is_some_and(|deadline| deadline <= time::ticks()) {
             interrupts::fire_timer(vcpu);
             if limit.is_some_and(|limit| limit <= time::ticks()) {
-                break;
+                return;
             }
             continue;
         }
@@ -130,34 +144,46 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>, contended: bool, others: Option<u64>) {
             other => exits::handle(vcpu, other),
         }
     }
-    vcpu.shared().runs.store(false, Ordering::SeqCst);
-    let state = match vcpu.wait {
-        Wait::Ready => RunstateKind::Runnable,
-        Wait::Halted | Wait::Polling => RunstateKind::Blocked,
-        Wait::Down => RunstateKind::Offline,
-    };
-    set_runstate(vcpu, state);
 }
 
-/// Enters the guest with no translation cached that has been taken away.
-fn enter<H: Vcpu>(vcpu: &mut Running<H>) -> Exit {
-    let cpu = cpu::current();
-    cpu.in_guest.store(true, Ordering::SeqCst);
-    let generation = p2m::generation();
-    if vcpu.map_generation != generation {
-        vcpu.map_generation = generation;
-        vcpu.hardware.flush_nested();
+/// Tells the scheduler what the vCPU does now that it has left the guest.
+fn come_to_rest<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>) {
+    let now = time::nanos();
+    let yields = core::mem::take(&mut vcpu.yields);
+    if vcpu.may_run() {
+        if yields {
+            scheduler().yield_now(cpu.id(), now);
+        }
+        return;
     }
-    let exit = vcpu.hardware.enter(&mut vcpu.gprs);
-    cpu.entries.fetch_add(1, Ordering::Relaxed);
-    cpu.in_guest.store(false, Ordering::Release);
-    exit
+    if let Some(at) = own_deadline(vcpu) {
+        vcpu.set_timer = schedule::set_timer(&vcpu.domain, vcpu.index, at);
+    }
+    let state = match vcpu.wait {
+        Wait::Halted | Wait::Polling => RunstateKind::Blocked,
+        // Its domain rests.
+        Wait::Ready | Wait::Down => RunstateKind::Offline,
+    };
+    let mut runstate = vcpu.shared().runstate.lock();
+    // One that was woken meanwhile stays, and looks again when it is picked.
+    let changed = scheduler().block(cpu.id(), now) && runstate.enter(state, now);
+    drop(runstate);
+    if changed {
+        vcpu.domain.publish_runstate(vcpu.index);
+    }
 }
 
-fn take_attention() -> bool {
-    let cpu = cpu::current();
-    // The load keeps the common case free of a locked instruction.
-    cpu.attention.load(Ordering::Relaxed) && cpu.attention.swap(false, Ordering::AcqRel)
+/// Obeys what was posted to the vCPU, and makes it ready if what it waits for has come.
+fn look<H: Vcpu>(vcpu: &mut Running<H>) {
+    control(vcpu);
+    let due = match vcpu.wait {
+        Wait::Ready | Wait::Down => false,
+        Wait::Halted => interrupts::halt_ends(vcpu),
+        Wait::Polling => interrupts::poll_ends(vcpu),
+    };
+    if due {
+        vcpu.wait = Wait::Ready;
+    }
 }
 
 /// Obeys INIT and start-up interrupts, and what `vcpu_op` asked for.
@@ -190,43 +216,30 @@ fn control<H: Vcpu>(vcpu: &mut Running<H>) {
     }
 }
 
-/// Makes a waiting vCPU ready if what it waits for has come.
-fn wake_if_due<H: Vcpu>(vcpu: &mut Running<H>) {
-    control(vcpu);
-    let due = match vcpu.wait {
-        Wait::Ready | Wait::Down => false,
-        Wait::Halted => interrupts::halt_ends(vcpu),
-        Wait::Polling => interrupts::poll_ends(vcpu),
-    };
-    if due {
-        vcpu.wait = Wait::Ready;
-        set_runstate(vcpu, RunstateKind::Runnable);
-    }
-}
-
-/// The next ready vCPU after the current one.
-fn choose<H: Vcpu>(vcpus: &[Running<H>], current: Option<usize>) -> Option<usize> {
-    let start = current.map_or(0, |index| index + 1);
-    (0..vcpus.len())
-        .map(|i| (start + i) % vcpus.len())
-        .find(|&i| vcpus[i].may_run())
-}
-
-/// Waits for an interrupt with the timer armed for whichever vCPU is due first.
-fn idle<H: Vcpu>(vcpus: &[Running<H>]) {
-    local_apic::set_timer(next_deadline(vcpus.iter()));
+/// Enters the guest with no translation cached that has been taken away.
+fn enter<H: Vcpu>(vcpu: &mut Running<H>) -> Exit {
     let cpu = cpu::current();
+    cpu.in_guest.store(true, Ordering::SeqCst);
+    let generation = p2m::generation();
+    if vcpu.map_generation != generation {
+        vcpu.map_generation = generation;
+        vcpu.hardware.flush_nested();
+    }
+    let exit = vcpu.hardware.enter(&mut vcpu.gprs);
+    cpu.entries.fetch_add(1, Ordering::Relaxed);
+    cpu.in_guest.store(false, Ordering::Release);
+    exit
+}
+
+/// Waits for an interrupt, until `limit` at the latest, a TSC value.
+fn idle(cpu: &PerCpu, limit: Option<u64>) {
+    local_apic::set_timer(limit);
     // Interrupts are off from this test to the halt, so that an attention set in between still ends the halt.
-    if !cpu.attention.load(Ordering::Acquire) {
+    if cpu.is_undisturbed() {
         cpu.idle.store(true, Ordering::Relaxed);
         interrupt::wait();
         cpu.idle.store(false, Ordering::Relaxed);
     }
-}
-
-/// TSC value at which the first of the given vCPUs has something due.
-fn next_deadline<'a, H: Vcpu + 'a>(vcpus: impl Iterator<Item = &'a Running<H>>) -> Option<u64> {
-    vcpus.filter_map(|vcpu| own_deadline(vcpu)).min()
 }
 
 /// TSC value at which the vCPU has something due; never for one that is down, which has nobody to take it.
@@ -266,8 +279,4 @@ fn unload<H: Vcpu>(vcpu: &mut Running<H>) {
     vcpu.debug_registers = debug_registers::save();
     vcpu.fpu.save();
     vcpu.hardware.unload();
-}
-
-fn set_runstate<H: Vcpu>(vcpu: &Running<H>, state: RunstateKind) {
-    interrupts::publish_runstate(vcpu, state);
 }

@@ -1,30 +1,39 @@
 //! What other CPUs see of a vCPU: all atomics, so that anyone may post to it at any time.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use oxen_core::apic::PostedInterrupts;
 use oxen_core::apic::local::Identity;
 use oxen_core::id::{CpuId, VcpuId};
+use oxen_core::schedule::Handle;
 use oxen_core::start::StartRegisters;
-use oxen_core::time::Runstate;
-use spin::Mutex;
+use oxen_core::time::{Runstate, RunstateKind};
+use spin::{Mutex, Once};
 
 use super::exits::Counters;
+use super::schedule::scheduler;
+use super::seat::Seat;
 use super::snapshot::Snapshot;
 use crate::cpu;
-use crate::interrupt::{local_apic, vectors};
+use crate::domain::life::Life;
 use crate::time;
 
 /// No start-up interrupt is waiting.
 const NO_STARTUP: u32 = u32::MAX;
 
+/// No CPU runs it.
+const NOWHERE: u16 = u16::MAX;
+
 /// The shared part of a vCPU.
 pub struct VcpuShared {
     /// Its number.
     pub id: VcpuId,
-    /// The CPU that runs it.
-    pub cpu: CpuId,
+    /// Its domain's condition.
+    life: Arc<Life>,
+    /// Where its state is.
+    pub seat: Arc<Seat>,
     /// Interrupts for its local APIC.
     pub posted: PostedInterrupts,
     /// How messages address its local APIC.
@@ -35,8 +44,10 @@ pub struct VcpuShared {
     pub timer: Deadline,
     /// When a poll ends.
     pub poll_deadline: Deadline,
-    /// Whether its CPU is running it: set before the last look at whether it may.
-    pub runs: AtomicBool,
+    /// The CPU that is running it: set before the last look at whether it may, cleared before the last look at whether it
+    /// must go on.
+    runs_on: AtomicU16,
+    handle: Once<Handle>,
     /// Why it left guest mode, and how often.
     pub exits: Counters,
     /// Its registers for the control domain.
@@ -103,10 +114,11 @@ const SWITCH_OFF: u8 = 2;
 
 impl VcpuShared {
     /// A vCPU that is down.
-    pub fn new(id: VcpuId, cpu: CpuId, now: u64) -> Self {
+    pub fn new(id: VcpuId, life: &Arc<Life>, now: u64) -> Self {
         Self {
             id,
-            cpu,
+            life: life.clone(),
+            seat: Arc::new(Seat::new()),
             posted: PostedInterrupts::new(),
             identity: Mutex::new(Identity {
                 id: id.0.into(),
@@ -115,7 +127,8 @@ impl VcpuShared {
             runstate: Mutex::new(Runstate::new(now)),
             timer: Deadline::none(),
             poll_deadline: Deadline::none(),
-            runs: AtomicBool::new(false),
+            runs_on: AtomicU16::new(NOWHERE),
+            handle: Once::new(),
             exits: Counters::default(),
             snapshot: Snapshot::default(),
             nmi: AtomicBool::new(false),
@@ -129,18 +142,79 @@ impl VcpuShared {
         }
     }
 
-    /// Makes the vCPU look at what was posted to it: interrupts its CPU if that is not this one.
+    /// Makes the vCPU look at what was posted to it: interrupts the CPU that runs it, or wakes it.
     pub fn kick(&self) {
-        let Some(target) = cpu::percpu::by_id(self.cpu) else {
+        // Whoever stops running it says so first and then looks: of us two, one sees the other.
+        fence(Ordering::SeqCst);
+        match self.runs_on() {
+            Some(cpu) => {
+                if let Some(cpu) = cpu::percpu::by_id(cpu) {
+                    cpu.look_up();
+                }
+            }
+            None => self.wake(),
+        }
+    }
+
+    /// Makes it ready if it waits. One whose domain may not run, or that is down, stays where it is: it looks when that ends.
+    fn wake(&self) {
+        if !self.life.may_run() || !(self.is_up() || self.control_waits()) {
+            return;
+        }
+        let Some(handle) = self.handle.get() else {
             return;
         };
-        if target.attention.swap(true, Ordering::AcqRel) {
-            // Someone has already asked and the CPU has not looked yet.
-            return;
+        let now = time::nanos();
+        let mut runstate = self.runstate.lock();
+        let cpu = scheduler().wake(handle, now);
+        let waits = match runstate.state() {
+            RunstateKind::Blocked => true,
+            // It was paused.
+            RunstateKind::Offline => self.is_up(),
+            RunstateKind::Running | RunstateKind::Runnable => false,
+        };
+        if waits {
+            runstate.enter(RunstateKind::Runnable, now);
         }
-        if target.id() != cpu::current().id() {
-            local_apic::send(target.apic_id(), vectors::ATTENTION);
+        drop(runstate);
+        if let Some(cpu) = cpu.and_then(cpu::percpu::by_id) {
+            cpu.reschedule();
         }
+    }
+
+    /// Its domain may not run any more: waiting for a CPU ends, as nothing would come of it.
+    pub fn stop_waiting(&self) {
+        let mut runstate = self.runstate.lock();
+        if runstate.state() == RunstateKind::Runnable && !self.life.may_run() {
+            runstate.enter(RunstateKind::Offline, time::nanos());
+        }
+    }
+
+    /// The CPU that is running it.
+    pub fn runs_on(&self) -> Option<CpuId> {
+        Some(CpuId(self.runs_on.load(Ordering::SeqCst))).filter(|cpu| cpu.0 != NOWHERE)
+    }
+
+    /// Notes which CPU is running it.
+    pub fn set_runs_on(&self, cpu: Option<CpuId>) {
+        let number = cpu.map_or(NOWHERE, |cpu| cpu.0);
+        // A full barrier: what is looked at behind it is looked at later.
+        self.runs_on.swap(number, Ordering::SeqCst);
+    }
+
+    /// The scheduler's name for it, once it has been made.
+    pub fn handle(&self) -> Option<&Handle> {
+        self.handle.get()
+    }
+
+    /// Sets that.
+    pub fn set_handle(&self, handle: Handle) {
+        self.handle.call_once(|| handle);
+    }
+
+    /// The CPU that runs it, or did last.
+    pub fn cpu(&self) -> CpuId {
+        self.handle.get().map_or(CpuId(0), Handle::cpu)
     }
 
     /// Posts an NMI.

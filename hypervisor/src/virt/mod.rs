@@ -235,8 +235,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
-/// One vCPU's hardware state. Used only by the CPU that runs it, interrupts disabled.
-pub trait Vcpu: 'static {
+/// One vCPU's hardware state. Used only by the CPU that has it, interrupts disabled.
+pub trait Vcpu: Send + 'static {
     /// The vendor.
     type Backend: Backend;
 

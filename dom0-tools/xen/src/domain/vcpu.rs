@@ -135,7 +135,7 @@ fn read_map(buffer: &HypercallBuffer, bitmap: Bitmap) -> CpuMap {
 /// Share of the CPUs (credit2's parameters).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credit2 {
-    /// Share against other domains, 1–65535; 256 is the default.
+    /// Share of each of its vCPUs against other vCPUs, 1–65535; 256 is the default. 0 when setting: leave as it is.
     pub weight: u16,
     /// Most that it gets, in percent of one CPU; 0 means no bound.
     pub cap: u16,
@@ -156,7 +156,7 @@ pub fn credit2(xen: &Privcmd, domid: u16) -> io::Result<Credit2> {
 /// Sets a domain's share.
 ///
 /// # Errors
-/// ESRCH: no such domain; EINVAL: weight 0.
+/// ESRCH: no such domain.
 pub fn set_credit2(xen: &Privcmd, domid: u16, share: Credit2) -> io::Result<()> {
     scheduler_op(xen, domid, SCHEDULER_PUT, share).map(|_| ())
 }

@@ -8,6 +8,9 @@ use crate::id::CpuId;
 /// CPUs that the scheduler can serve.
 pub const MAX_CPUS: usize = WORDS * WORD_BITS;
 
+/// Bytes of a set in the ABI's form.
+pub const BITMAP_BYTES: usize = MAX_CPUS / 8;
+
 const WORDS: usize = 4;
 const WORD_BITS: usize = u64::BITS as usize;
 
@@ -26,6 +29,24 @@ impl CpuSet {
         (0..count.min(MAX_CPUS))
             .map(|cpu| CpuId(cpu as u16))
             .collect()
+    }
+
+    /// From the ABI's form: bit `n % 8` of byte `n / 8` is CPU `n`; bits from `bits` on, and CPUs from [`MAX_CPUS`] on, are left
+    /// out.
+    pub fn from_bitmap(bytes: &[u8], bits: usize) -> Self {
+        (0..bits.min(bytes.len() * 8).min(MAX_CPUS))
+            .filter(|cpu| bytes[cpu / 8] >> (cpu % 8) & 1 != 0)
+            .map(|cpu| CpuId(cpu as u16))
+            .collect()
+    }
+
+    /// The ABI's form.
+    pub fn to_bitmap(self) -> [u8; BITMAP_BYTES] {
+        let mut bytes = [0; BITMAP_BYTES];
+        for (chunk, word) in bytes.chunks_exact_mut(WORD_BITS / 8).zip(self.0) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
     }
 
     /// Whether `cpu` is in it.
@@ -173,6 +194,9 @@ mod tests {
             prop_assert!(set.iter().map(|cpu| cpu.0).eq(valid.iter().copied()));
             let round = valid.range(from + 1..).chain(valid.range(..=from));
             prop_assert!(set.iter_after(CpuId(from)).map(|cpu| cpu.0).eq(round.copied()));
+            prop_assert_eq!(CpuSet::from_bitmap(&set.to_bitmap(), MAX_CPUS), set);
+            let below: CpuSet = set.iter().filter(|cpu| cpu.0 < 13).collect();
+            prop_assert_eq!(CpuSet::from_bitmap(&set.to_bitmap()[..2], 13), below);
             let atomic = AtomicCpuSet::new();
             set.iter().for_each(|cpu| atomic.set(cpu, true));
             prop_assert_eq!(atomic.load(), set);

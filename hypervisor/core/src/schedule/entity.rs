@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use spin::Mutex;
 
 use super::virtual_time::{Clock, before};
-use super::{CpuSet, Domain, VcpuKey};
+use super::{Attachment, CpuSet, Domain, VcpuKey};
 use crate::id::{CpuId, VcpuId};
 
 /// The CPUs on which a vCPU may run, and those on which it should.
@@ -56,6 +56,7 @@ pub enum Phase {
 pub struct Entity {
     pub domain: Arc<Domain>,
     pub id: VcpuId,
+    pub attachment: Attachment,
     /// Written with both the new home's lock and `state` held.
     home: AtomicU16,
     /// Its place in the heap that it is in.
@@ -91,10 +92,18 @@ impl State {
 }
 
 impl Entity {
-    pub fn new(domain: &Arc<Domain>, id: VcpuId, home: CpuId, affinity: Affinity, at: u64) -> Self {
+    pub fn new(
+        domain: &Arc<Domain>,
+        id: VcpuId,
+        attachment: Attachment,
+        home: CpuId,
+        affinity: Affinity,
+        at: u64,
+    ) -> Self {
         Self {
             domain: domain.clone(),
             id,
+            attachment,
             home: AtomicU16::new(home.0),
             place: AtomicU32::new(0),
             state: Mutex::new(State {

@@ -143,7 +143,7 @@ mod tests {
             let mut model = Vec::new();
             for (id, key) in keys.iter().enumerate() {
                 let key = start.wrapping_add(*key);
-                let entity = Arc::new(Entity::new(&domain, VcpuId(id as u16), CpuId(0), Affinity::default(), 0));
+                let entity = Arc::new(Entity::new(&domain, VcpuId(id as u16), Arc::new(()), CpuId(0), Affinity::default(), 0));
                 heap.push(Entry { key, woken: false, movable: true, entity: entity.clone() });
                 model.push((key, entity));
             }

@@ -46,10 +46,10 @@ mod wake;
 #[cfg(test)]
 mod tests;
 
-pub use cpu_set::{CpuSet, MAX_CPUS};
+pub use cpu_set::{BITMAP_BYTES, CpuSet, MAX_CPUS};
 pub use domain::{Domain, Params};
 pub use entity::Affinity;
-pub use scheduler::{Error, Handle, Scheduler};
+pub use scheduler::{Attachment, Error, Handle, Scheduler};
 
 use crate::id::{DomainId, VcpuId};
 
@@ -96,13 +96,20 @@ pub struct VcpuKey {
 ///
 /// A vCPU that was running here and is not the one to run may be picked by another CPU at once: that one must wait until
 /// this one has saved its state, and this one must save it before it waits for the state of the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 #[must_use]
 pub struct Decision {
     /// The vCPU to run; with none the CPU idles.
-    pub run: Option<VcpuKey>,
+    pub run: Option<Handle>,
     /// The time, in nanoseconds, at which to call `pick` again at the latest, which may have come; none if nothing is due.
     pub until: Option<u64>,
     /// CPUs to interrupt, so that they call `pick`: there is work for them.
     pub interrupt: CpuSet,
+}
+
+impl Decision {
+    /// The name of the vCPU to run.
+    pub fn key(&self) -> Option<VcpuKey> {
+        self.run.as_ref().map(Handle::key)
+    }
 }

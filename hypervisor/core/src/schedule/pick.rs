@@ -9,7 +9,7 @@ use super::domain::Draw;
 use super::entity::{Entity, Phase};
 use super::queue::{Current, RunQueue};
 use super::virtual_time::{before, later};
-use super::{CpuSet, Decision, RETRY, SLICE, Scheduler, VCPUS_LOOKED_AT};
+use super::{CpuSet, Decision, Handle, RETRY, SLICE, Scheduler, VCPUS_LOOKED_AT};
 use crate::id::CpuId;
 
 /// vCPUs that go to idle CPUs in one call, and those CPUs.
@@ -40,7 +40,10 @@ impl Scheduler {
         let until = self.until(queue).min(again.unwrap_or(u64::MAX));
         queue.until = until;
         let mut interrupt = self.helpers(queue);
-        let run = queue.current.as_ref().map(|current| current.entity.key());
+        let run = queue
+            .current
+            .as_ref()
+            .map(|current| Handle(current.entity.clone()));
         drop(guard);
         let leaver = leaver.and_then(|leaver| self.arrive(&leaver, false, now));
         let moved = surplus

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::any::Any;
 use core::fmt;
 use core::sync::atomic::Ordering;
 
@@ -33,6 +34,9 @@ impl fmt::Display for Error {
     }
 }
 
+/// What the caller keeps with a vCPU, so that a decision leads to it without a search.
+pub type Attachment = Arc<dyn Any + Send + Sync>;
+
 /// A vCPU known to the scheduler. It stays known until [`Scheduler::remove`].
 #[derive(Clone)]
 pub struct Handle(pub(super) Arc<Entity>);
@@ -41,6 +45,11 @@ impl Handle {
     /// Which vCPU it is.
     pub fn key(&self) -> VcpuKey {
         self.0.key()
+    }
+
+    /// What was given with it.
+    pub fn attachment(&self) -> &Attachment {
+        &self.0.attachment
     }
 
     /// The CPU that runs it, or did last; it may change at any time.
@@ -89,7 +98,7 @@ impl Scheduler {
         }
     }
 
-    /// Makes a vCPU of `domain` known; it is blocked until it is woken.
+    /// Makes a vCPU of `domain` known, with what the caller keeps with it; it is blocked until it is woken.
     ///
     /// # Errors
     /// [`Error::NoMemory`], [`Error::NoCpu`].
@@ -98,6 +107,7 @@ impl Scheduler {
         domain: &Arc<Domain>,
         vcpu: VcpuId,
         affinity: Affinity,
+        attachment: Attachment,
     ) -> Result<Handle, Error> {
         let affinity = self.checked(affinity)?;
         {
@@ -114,7 +124,7 @@ impl Scheduler {
         let home = self.least_loaded(&affinity.preferred(), start);
         let floor = self.queues[home.index()].lock().floor;
         domain.vcpus.fetch_add(1, Ordering::Relaxed);
-        let entity = Entity::new(domain, vcpu, home, affinity, floor);
+        let entity = Entity::new(domain, vcpu, attachment, home, affinity, floor);
         Ok(Handle(Arc::new(entity)))
     }
 

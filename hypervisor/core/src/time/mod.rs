@@ -4,11 +4,13 @@ mod date;
 mod publish;
 mod runstate;
 mod scale;
+mod timers;
 
 pub use date::unix_seconds;
 pub use publish::{VcpuTime, publish, publish_wallclock};
 pub use runstate::{Runstate, RunstateKind};
 pub use scale::Scale;
+pub use timers::Timers;
 
 /// Nanoseconds in a second.
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

@@ -1,6 +1,7 @@
 //! AMD-V: the second backend. Nested paging is mandatory; NRIP save, decode assists, clean bits and flush-by-ASID are
 //! used where CPUID shows them and done without where not.
 
+mod asid;
 mod entry;
 mod exit;
 mod msr;
@@ -8,7 +9,7 @@ mod vcpu;
 mod vmcb;
 
 use core::fmt;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_core::address::HostPhys;
 use oxen_core::id::CpuId;
@@ -36,7 +37,6 @@ struct Features {
 
 /// Host save areas, one for each CPU: where VMSAVE left the host's segment state.
 static HOST_AREAS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-static NEXT_ASID: AtomicU32 = AtomicU32::new(1);
 
 /// The backend.
 pub struct Svm {
@@ -61,6 +61,11 @@ impl Backend for Svm {
         let leaf = cpuid(0x8000_000A);
         if leaf.edx & NESTED_PAGING == 0 {
             return Err(missing("nested paging (NPT, CPUID 0x8000000A EDX bit 0)"));
+        }
+        if leaf.ebx < 2 {
+            return Err(missing(
+                "address-space identifiers (ASIDs, CPUID 0x8000000A EBX)",
+            ));
         }
         if cpu::msr::read_safe(VM_CR).is_some_and(|vm_cr| vm_cr & SVM_DISABLED != 0) {
             return Err(missing(
@@ -98,11 +103,7 @@ impl Backend for Svm {
     }
 
     fn new_vcpu(&self, config: VcpuConfig) -> Result<SvmVcpu, Missing> {
-        let asid = NEXT_ASID.fetch_add(1, Ordering::Relaxed);
-        if asid >= self.features.asids {
-            return Err(missing("a free address-space identifier (ASID)"));
-        }
-        SvmVcpu::new(self.features, asid, self.msr_map.first().address(), config)
+        SvmVcpu::new(self.features, self.msr_map.first().address(), config)
     }
 
     fn describe(&self, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use oxen_core::address::HostPhys;
 
+use super::asid::Asid;
 use super::vmcb::{PackedSegment, Vmcb, clean, event, intercept_1, intercept_2, virtual_interrupt};
 use super::{Features, Svm, entry, exit, host_area, missing};
 use crate::cpu::{self, msr};
@@ -29,6 +30,8 @@ pub struct SvmVcpu {
     page: HostPages,
     features: Features,
     host_area: HostPhys,
+    /// On the CPU that it was last loaded on.
+    asid: Option<Asid>,
     /// Clean bits to clear at the next entry.
     dirty: u64,
     flush: bool,
@@ -43,7 +46,6 @@ pub struct SvmVcpu {
 impl SvmVcpu {
     pub(super) fn new(
         features: Features,
-        asid: u32,
         msr_map: HostPhys,
         config: VcpuConfig,
     ) -> Result<Self, Missing> {
@@ -52,6 +54,7 @@ impl SvmVcpu {
             page,
             features,
             host_area: HostPhys(0),
+            asid: None,
             dirty: clean::ALL,
             flush: true,
             tsc_aux: 0,
@@ -91,7 +94,6 @@ impl SvmVcpu {
         control.port_map = config.port_bitmap.0;
         control.msr_map = msr_map.0;
         control.tsc_offset = config.tsc_offset;
-        control.asid = asid;
         control.virtual_interrupt = virtual_interrupt::MASKING;
         control.nested_enable = 1;
         control.nested_root = config.nested_root.address().0;
@@ -180,10 +182,14 @@ impl Vcpu for SvmVcpu {
     type Backend = Svm;
 
     fn load(&mut self) {
-        self.host_area = host_area(cpu::current().id());
+        let cpu = cpu::current().id();
+        self.host_area = host_area(cpu);
+        // Another CPU may have what it cached of the control block.
         self.dirty = clean::ALL;
-        // Mappings may have changed while it was not loaded.
-        self.flush = true;
+        let (asid, is_other) = Asid::on(cpu, self.asid, self.features.asids);
+        self.flush |= is_other;
+        self.asid = Some(asid);
+        self.vmcb_mut().control.asid = asid.number();
         // SAFETY: the hypervisor itself uses no RDTSCP, so the value belongs to the loaded vCPU. On a CPU without the
         // register the write fails and nothing is lost.
         let _ = unsafe { msr::write_safe(TSC_AUX, self.tsc_aux) };

@@ -2,7 +2,7 @@
 
 use super::simulator::{bound, weight};
 use crate::id::{CpuId, DomainId, VcpuId};
-use crate::schedule::{Affinity, CpuSet, Decision, Domain, Error, Handle, Scheduler};
+use crate::schedule::{Affinity, CpuSet, Domain, Error, Handle, Scheduler};
 use std::sync::Arc;
 
 const CPU: CpuId = CpuId(0);
@@ -12,12 +12,8 @@ fn machine(cpus: usize) -> (Scheduler, Arc<Domain>) {
     for cpu in 0..cpus {
         let decision = scheduler.pick(CpuId(cpu as u16), 0);
         assert_eq!(
-            decision,
-            Decision {
-                run: None,
-                until: None,
-                interrupt: CpuSet::EMPTY
-            }
+            (decision.key(), decision.until, decision.interrupt),
+            (None, None, CpuSet::EMPTY)
         );
     }
     (scheduler, Domain::new(DomainId(1), weight(256)))
@@ -25,7 +21,7 @@ fn machine(cpus: usize) -> (Scheduler, Arc<Domain>) {
 
 fn add(scheduler: &Scheduler, domain: &Arc<Domain>, vcpu: u16, affinity: Affinity) -> Handle {
     scheduler
-        .add(domain, VcpuId(vcpu), affinity)
+        .add(domain, VcpuId(vcpu), affinity, Arc::new(()))
         .expect("the affinity has a CPU")
 }
 
@@ -34,12 +30,12 @@ fn a_wake_between_the_last_look_and_the_block_is_not_lost() {
     let (scheduler, domain) = machine(1);
     let vcpu = add(&scheduler, &domain, 0, Affinity::default());
     assert_eq!(scheduler.wake(&vcpu, 10), Some(CPU));
-    assert_eq!(scheduler.pick(CPU, 10).run, Some(vcpu.key()));
+    assert_eq!(scheduler.pick(CPU, 10).key(), Some(vcpu.key()));
     assert_eq!(scheduler.wake(&vcpu, 20), Some(CPU));
     assert!(!scheduler.block(CPU, 30));
-    assert_eq!(scheduler.pick(CPU, 40).run, Some(vcpu.key()));
+    assert_eq!(scheduler.pick(CPU, 40).key(), Some(vcpu.key()));
     assert!(scheduler.block(CPU, 50));
-    assert_eq!(scheduler.pick(CPU, 60).run, None);
+    assert_eq!(scheduler.pick(CPU, 60).key(), None);
     // One that is ready is not woken twice.
     assert_eq!(scheduler.wake(&vcpu, 70), Some(CPU));
     assert_eq!(scheduler.wake(&vcpu, 80), None);
@@ -48,7 +44,7 @@ fn a_wake_between_the_last_look_and_the_block_is_not_lost() {
 #[test]
 fn an_affinity_with_no_cpu_of_the_machine_is_refused() {
     let (scheduler, domain) = machine(2);
-    let added = scheduler.add(&domain, VcpuId(0), bound(&[2, 3]));
+    let added = scheduler.add(&domain, VcpuId(0), bound(&[2, 3]), Arc::new(()));
     assert_eq!(added.err(), Some(Error::NoCpu));
     let vcpu = add(&scheduler, &domain, 0, bound(&[1, 7]));
     assert_eq!(scheduler.affinity(&vcpu), bound(&[1]));
@@ -64,13 +60,13 @@ fn a_running_vcpu_leaves_a_cpu_that_it_may_no_longer_use() {
     let (scheduler, domain) = machine(2);
     let vcpu = add(&scheduler, &domain, 0, bound(&[0]));
     assert_eq!(scheduler.wake(&vcpu, 0), Some(CPU));
-    assert_eq!(scheduler.pick(CPU, 0).run, Some(vcpu.key()));
+    assert_eq!(scheduler.pick(CPU, 0).key(), Some(vcpu.key()));
     let cpu = scheduler.set_affinity(&vcpu, bound(&[1]), 5);
     assert_eq!(cpu, Ok(Some(CPU)));
     let decision = scheduler.pick(CPU, 6);
-    assert_eq!(decision.run, None);
+    assert_eq!(decision.key(), None);
     assert!(decision.interrupt.contains(CpuId(1)));
-    assert_eq!(scheduler.pick(CpuId(1), 7).run, Some(vcpu.key()));
+    assert_eq!(scheduler.pick(CpuId(1), 7).key(), Some(vcpu.key()));
     assert_eq!(vcpu.cpu(), CpuId(1));
 }
 
@@ -97,13 +93,13 @@ fn removed_vcpus_are_gone_whatever_they_did() {
     );
     assert_eq!(scheduler.remove(&vcpus[1]), None, "it is ready");
     assert_eq!(scheduler.remove(&vcpus[2]), None, "it is blocked");
-    assert_eq!(scheduler.pick(CPU, 2).run, None);
+    assert_eq!(scheduler.pick(CPU, 2).key(), None);
     assert!(vcpus.iter().all(|vcpu| scheduler.wake(vcpu, 3).is_none()));
-    assert_eq!(scheduler.pick(CPU, 4).run, None);
+    assert_eq!(scheduler.pick(CPU, 4).key(), None);
     // The loop may report what its guest did before it knew.
     let vcpu = add(&scheduler, &domain, 3, Affinity::default());
     scheduler.wake(&vcpu, 5);
-    assert_eq!(scheduler.pick(CPU, 5).run, Some(vcpu.key()));
+    assert_eq!(scheduler.pick(CPU, 5).key(), Some(vcpu.key()));
     scheduler.remove(&vcpu);
     assert!(scheduler.block(CPU, 6));
     assert_eq!(scheduler.wake(&vcpu, 7), None);
@@ -115,10 +111,10 @@ fn yielding_lets_the_next_one_run() {
     let vcpus = [0, 1].map(|id| add(&scheduler, &domain, id, Affinity::default()));
     scheduler.wake(&vcpus[0], 0);
     scheduler.wake(&vcpus[1], 0);
-    let mut last = scheduler.pick(CPU, 0).run;
+    let mut last = scheduler.pick(CPU, 0).key();
     for now in 1..20 {
         scheduler.yield_now(CPU, now);
-        let next = scheduler.pick(CPU, now).run;
+        let next = scheduler.pick(CPU, now).key();
         assert_ne!(next, last);
         last = next;
     }
@@ -132,7 +128,7 @@ fn time_that_goes_back_a_little_is_no_time() {
     scheduler.wake(&vcpus[1], 900);
     let first = scheduler.pick(CPU, 1_000);
     scheduler.account(CPU, 500);
-    assert_eq!(scheduler.pick(CPU, 400).run, first.run);
+    assert_eq!(scheduler.pick(CPU, 400).key(), first.key());
 }
 
 /// Many threads use one scheduler: it must neither lock up nor run a vCPU twice.
@@ -162,7 +158,7 @@ fn cpus_and_wakers_at_once() {
                     turn += 1;
                     // Few cores hold many threads here; spinning would use up their time.
                     std::thread::yield_now();
-                    let next = scheduler.pick(cpu, now()).run.map(|key| key.vcpu.index());
+                    let next = scheduler.pick(cpu, now()).key().map(|key| key.vcpu.index());
                     // As in the hypervisor, the last one's state is saved before the next is loaded; another CPU may pick
                     // it meanwhile, and waits.
                     if next != last {

@@ -144,7 +144,7 @@ impl Simulation {
         let index = self.vcpus.len();
         let handle = self
             .scheduler
-            .add(domain, VcpuId(index as u16), affinity)
+            .add(domain, VcpuId(index as u16), affinity, Arc::new(()))
             .expect("the affinity has a CPU");
         self.names.insert(handle.key(), index);
         self.vcpus.push(Model {
@@ -313,7 +313,7 @@ impl Simulation {
         self.picks += 1;
         let before = self.cpus[cpu.index()].running;
         let decision = self.scheduler.pick(cpu, self.now);
-        let next = decision.run.map(|key| self.names[&key]);
+        let next = decision.key().map(|key| self.names[&key]);
         if let Some(index) = before.filter(|_| next != before) {
             self.vcpus[index].waits_since = Some(self.now).filter(|_| !self.vcpus[index].removed);
         }
