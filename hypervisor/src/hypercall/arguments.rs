@@ -15,7 +15,32 @@ use crate::virt::Vcpu;
 #[derive(Clone, Copy, Debug)]
 pub struct Argument<const N: usize>([u8; N]);
 
+/// Where a structure's fields are for callers in 32-bit mode, whose pointers and `unsigned long`s have four bytes: offset
+/// there, offset in the 64-bit layout, size. In order, and the last one ends the structure.
+pub type Narrow = [(usize, usize, usize)];
+
 impl<const N: usize> Argument<N> {
+    /// Reads the structure at a guest pointer in the layout of the caller's mode; the result has the 64-bit one.
+    ///
+    /// # Errors
+    /// `Fault` if it cannot be read.
+    pub fn read_either<H: Vcpu>(
+        vcpu: &Running<H>,
+        pointer: u64,
+        narrow: &Narrow,
+    ) -> Result<Self, Errno> {
+        if vcpu.hardware.in_64_bit_mode() {
+            return Self::read(vcpu, pointer);
+        }
+        let end = narrow.last().map_or(0, |(from, _, size)| from + size);
+        let (mut small, mut wide) = ([0; N], [0; N]);
+        read_bytes(vcpu, pointer, &mut small[..end])?;
+        for &(from, to, size) in narrow {
+            wide[to..to + size].copy_from_slice(&small[from..from + size]);
+        }
+        Ok(Self(wide))
+    }
+
     /// Reads the structure at a guest pointer.
     ///
     /// # Errors

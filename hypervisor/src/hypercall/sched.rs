@@ -7,7 +7,7 @@ use oxen_abi::Errno;
 use oxen_abi::sched::{POLL_PORTS, cmd};
 use oxen_core::id::Port;
 
-use super::arguments::{Argument, read_bytes};
+use super::arguments::{Argument, Narrow, read_bytes};
 use super::{Arguments, Outcome, unknown_operation};
 use crate::domain::crash;
 use crate::vcpu::{Running, Wait, interrupts};
@@ -39,7 +39,8 @@ pub fn sched_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argume
 
 /// Waits for one of some ports to be pending, masked or not, or for a time; interrupts may be off meanwhile.
 fn poll<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64) -> Outcome {
-    let argument = Argument::<24>::read(vcpu, pointer)?;
+    const NARROW: &Narrow = &[(0, 0, 4), (4, 8, 4), (8, 16, 8)];
+    let argument = Argument::<24>::read_either(vcpu, pointer, NARROW)?;
     let count = argument.u32(8);
     if count > POLL_PORTS {
         return Err(Errno::Inval);

@@ -50,7 +50,7 @@ pub fn memory_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argum
 }
 
 fn memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    let mut argument = Argument::<16>::read(vcpu, pointer)?;
+    let argument = Argument::<16>::read_either(vcpu, pointer, &[(0, 0, 4), (4, 8, 4)])?;
     let map = vcpu.domain.memory_map.get().ok_or(Errno::NoSys)?;
     let capacity = argument.u32(0) as usize;
     let buffer = argument.u64(8);
@@ -61,8 +61,8 @@ fn memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
         bytes[16..20].copy_from_slice(&entry.kind.to_le_bytes());
         write_bytes(vcpu, buffer.wrapping_add((index * ENTRY) as u64), &bytes)?;
     }
-    argument.set_u32(0, map.len().min(capacity) as u32);
-    argument.write(vcpu, pointer).map(|()| 0)
+    let count = map.len().min(capacity) as u32;
+    write_bytes(vcpu, pointer, &count.to_le_bytes()).map(|()| 0)
 }
 
 /// The map that a domain gets when it asks: set once, before it runs.
