@@ -4,6 +4,7 @@
 mod bad_input;
 mod boot;
 mod checks;
+mod control;
 mod devices;
 mod domains;
 mod hostile;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         registers::cases,
         domains::cases,
         hostile::cases,
+        control::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())
