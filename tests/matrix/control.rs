@@ -40,6 +40,7 @@ fn probe(name: &str, kind: Kind) -> Result<(), Failure> {
         "log: cleared true",
         "topology: 2 CPUs, last Some(CpuTopology { core: 1, socket: 0, node: 0 })",
         "claims: Err(Some(12)), told true, at most the rest true then 0",
+        "policy: less true, more Err(Some(22)), vendor Err(Some(22)), running Err(Some(17))",
         "context: complete true",
         "trigger: Err(Some(3)) Err(Some(38))",
         "probe: done",

@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     log(&xen)?;
     machine(&xen)?;
     claims(&xen, domid)?;
+    policy(&xen, domid)?;
     context(&xen, domid)?;
     // An NMI to a vCPU that exists, one that does not, and a button that nobody has.
     domain::send_trigger(&xen, domid, NMI, 0)?;
@@ -96,6 +97,39 @@ fn claim_twice(xen: &Privcmd, domid: u16, now: u64, other: u16) -> Result<String
     Ok(format!(
         "{too_many:?}, told {told}, at most the rest {}",
         populated as u64 <= LEFT
+    ))
+}
+
+/// A new domain's CPUID can be made to show less, not more, and that of one that has run not at all.
+fn policy(xen: &Privcmd, running: u16) -> Result<(), Box<dyn Error>> {
+    let id = domain::create(xen, &domain::CreateDomain::default())?;
+    let result = change_policy(xen, id, running);
+    domain::destroy(xen, id)?;
+    println!("policy: {}", result?);
+    Ok(())
+}
+
+fn change_policy(xen: &Privcmd, id: u16, running: u16) -> Result<String, Box<dyn Error>> {
+    const SSE3: u32 = 1 << 0;
+    const DEBUG_STORE: u32 = 1 << 2;
+    let find = |leaves: &[domain::CpuidLeaf]| leaves.iter().find(|leaf| leaf.leaf == 1).copied();
+    let all = domain::cpu_policy(xen, id)?;
+    let old = find(&all).ok_or("no leaf 1")?;
+    // All that is shown may be set as it is.
+    domain::set_cpu_policy(xen, id, &all)?;
+    let (mut less, mut more, mut vendor) = (old, old, all[0]);
+    less.registers[2] &= !SSE3;
+    more.registers[2] |= DEBUG_STORE;
+    vendor.registers[1] ^= 1;
+    let code = |result: std::io::Result<()>| result.map_err(|error| error.raw_os_error());
+    domain::set_cpu_policy(xen, id, &[less])?;
+    let now = find(&domain::cpu_policy(xen, id)?).ok_or("no leaf 1")?;
+    Ok(format!(
+        "less {}, more {:?}, vendor {:?}, running {:?}",
+        old.registers[2] & SSE3 != 0 && now.registers[2] & SSE3 == 0,
+        code(domain::set_cpu_policy(xen, id, &[more])),
+        code(domain::set_cpu_policy(xen, id, &[vendor])),
+        code(domain::set_cpu_policy(xen, running, &[less]))
     ))
 }
 
