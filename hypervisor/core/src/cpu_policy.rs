@@ -110,12 +110,19 @@ impl Policy {
     /// policy.
     ///
     /// # Errors
-    /// The leaf, if there is none such, if it asks for more than `shown` has, or if there is no memory for it.
+    /// The leaf, if it asks for more than `shown` has or for what no policy can change, or if there is no memory for it.
     pub fn set(&mut self, index: Index, values: Values, shown: Values) -> Result<(), BadLeaf> {
         if is_hypervisors(index.leaf) {
             return Ok(());
         }
-        let rules = rules(index).ok_or(BadLeaf(index))?;
+        let Some(rules) = rules(index) else {
+            // Of any other leaf a list may only say what is so.
+            return if values == shown {
+                Ok(())
+            } else {
+                Err(BadLeaf(index))
+            };
+        };
         for (register, rule) in rules.into_iter().enumerate() {
             let dynamic = dynamic(index.leaf, register);
             let (value, shown) = (values[register], shown[register]);
@@ -265,7 +272,12 @@ mod tests {
         );
         assert_eq!(policy.apply(7, 0, [1, 3, 3, 3]), [0, 1, 1, 1]);
         assert_eq!(policy.apply(7, 1, [3; 4]), [3; 4]);
-        assert!(policy.set(Index::plain(0x1234), [0; 4], [0; 4]).is_err());
+        assert!(
+            policy
+                .set(Index::plain(0x1234), [0, 0, 1, 0], [0; 4])
+                .is_err()
+        );
+        assert_eq!(policy.set(Index::plain(5), [1; 4], [1; 4]), Ok(()));
     }
 
     proptest! {
