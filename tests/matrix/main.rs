@@ -4,6 +4,7 @@
 mod bad_input;
 mod boot;
 mod checks;
+mod control;
 mod devices;
 mod domains;
 mod grants;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         hostile::cases,
         grants::cases,
         scheduling::cases,
+        control::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -50,8 +50,19 @@ const TOOLS: [(&str, &str); 3] = [
 /// # Errors
 /// The build fails, for instance for want of a static C library.
 pub fn tools() -> Result<Vec<PathBuf>> {
-    let folder = static_binaries(TOOLS.map(|(package, _)| package))?;
+    let packages = TOOLS.iter().flat_map(|(package, _)| ["--package", package]);
+    for_dom0(&packages.collect::<Vec<_>>())?;
+    let folder = dom0_folder();
     Ok(TOOLS.iter().map(|(_, name)| folder.join(name)).collect())
+}
+
+/// Builds a package's example as a program for dom0; returns its file.
+///
+/// # Errors
+/// As for [`tools`].
+pub fn dom0_example(package: &str, example: &str) -> Result<PathBuf> {
+    for_dom0(&["--package", package, "--example", example])?;
+    Ok(dom0_folder().join("examples").join(example))
 }
 
 /// Builds a program that a test runs in dom0, by its package's name; returns its file.
@@ -59,32 +70,36 @@ pub fn tools() -> Result<Vec<PathBuf>> {
 /// # Errors
 /// As for [`tools`].
 pub fn program(package: &str) -> Result<PathBuf> {
-    Ok(static_binaries([package])?.join(package))
+    for_dom0(&["--package", package])?;
+    Ok(dom0_folder().join(package))
 }
 
-/// Builds packages for Linux, with all they need in their files; returns the folder.
-fn static_binaries<const N: usize>(packages: [&str; N]) -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let mut command = Command::new(host::cargo());
-    command
+/// Where dom0's own kernel runs programs.
+const DOM0_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+fn dom0_folder() -> PathBuf {
+    target_folder().join(DOM0_TARGET).join("release")
+}
+
+fn for_dom0(what: &[&str]) -> Result<()> {
+    let status = Command::new(host::cargo())
         .current_dir(host::workspace())
-        .args(["build", "--quiet", "--release", "--target", TARGET])
+        .args(["build", "--quiet", "--release", "--target", DOM0_TARGET])
+        .args(what)
         .env("CARGO_TARGET_DIR", target_folder())
         .env(
             "RUSTFLAGS",
             "-C target-feature=+crt-static -C strip=symbols",
         )
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    for package in packages {
-        command.args(["--package", package]);
-    }
-    let status = command.status().context("cannot start cargo")?;
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .status()
+        .context("cannot start cargo")?;
     if !status.success() {
         bail!(
-            "programs for dom0 cannot be built (a static C library missing? package libc6-dev has it)"
+            "dom0's programs cannot be built (a static C library missing? package libc6-dev has it)"
         );
     }
-    Ok(target_folder().join(TARGET).join("release"))
+    Ok(())
 }
 
 fn binary(package: &str) -> Result<PathBuf> {

@@ -30,6 +30,8 @@ pub mod cmd {
     pub const VM_EVENT: u32 = 56;
     pub const SET_TSC_INFO: u32 = 60;
     pub const MONITOR: u32 = 77;
+    pub const GET_CPU_POLICY: u32 = 82;
+    pub const SET_CPU_POLICY: u32 = 83;
     pub const GET_PAGING_MEMPOOL: u32 = 85;
     pub const SET_PAGING_MEMPOOL: u32 = 86;
 }

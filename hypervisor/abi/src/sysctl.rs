@@ -18,6 +18,9 @@ pub mod cmd {
     pub const CPU_TOPOLOGY: u32 = 16;
     pub const NUMA_INFO: u32 = 17;
     pub const SCHEDULER_OP: u32 = 19;
+    pub const GET_LEVELLING_CAPS: u32 = 25;
+    pub const GET_CPU_FEATURES: u32 = 26;
+    pub const GET_CPU_POLICY: u32 = 29;
 }
 
 /// `xen_sysctl_physinfo`: size, offsets, capabilities.

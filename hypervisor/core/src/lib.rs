@@ -11,6 +11,7 @@ pub mod address;
 pub mod apic;
 
 pub mod cmdline;
+pub mod cpu_policy;
 pub mod emulate;
 pub mod event;
 pub mod grant;

@@ -1,15 +1,19 @@
 //! What the control domain has set for a domain, beside its life: memory kept for it, how it sees its CPUs.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use oxen_core::cpu_policy::Policy;
 use oxen_core::memory::claims::Claim;
-use spin::Mutex;
+use spin::{Mutex, RwLock};
 
 /// A domain's settings.
 #[derive(Default)]
 pub struct Control {
     /// Seconds that its wall clock is ahead of UTC.
     time_offset: AtomicI64,
+    /// What CPUID shows it, if not what all guests are shown.
+    cpu_policy: RwLock<Option<Arc<Policy>>>,
     /// Memory that is kept for it while it is built.
     pub claim: Mutex<Claim>,
     /// MSRs that it does not have read as 0, and writes to them are dropped.
@@ -32,6 +36,16 @@ impl Control {
         const NANOS_PER_SECOND: i64 = 1_000_000_000;
         let offset = self.time_offset.load(Ordering::Relaxed);
         nanos.saturating_add_signed(offset.saturating_mul(NANOS_PER_SECOND))
+    }
+
+    /// Sets what CPUID shows it.
+    pub fn set_cpu_policy(&self, policy: Arc<Policy>) {
+        *self.cpu_policy.write() = Some(policy);
+    }
+
+    /// That, if it has been set.
+    pub fn cpu_policy(&self) -> Option<Arc<Policy>> {
+        self.cpu_policy.read().clone()
     }
 
     /// Whether they do not.

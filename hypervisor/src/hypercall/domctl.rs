@@ -14,7 +14,9 @@ use oxen_core::start::StartRegisters;
 use oxen_core::time::RunstateKind;
 
 use super::arguments::{Argument, read_bytes, write_bytes};
-use super::{Arguments, Outcome, hvm_context, limits, scheduling, settings, versioned_handler};
+use super::{
+    Arguments, Outcome, cpu_policy, hvm_context, limits, scheduling, settings, versioned_handler,
+};
 use crate::domain::{Domain, life, registry};
 use crate::time;
 use crate::vcpu::Running;
@@ -92,6 +94,12 @@ impl<H: Vcpu> Table<H> {
         }),
         (cmd::SET_TIME_OFFSET, |vcpu, call| {
             settings::set_time_offset(vcpu, &*call.target()?, call.body())
+        }),
+        (cmd::GET_CPU_POLICY, |vcpu, call| {
+            cpu_policy::get(vcpu, &*call.target()?, call.body())
+        }),
+        (cmd::SET_CPU_POLICY, |vcpu, call| {
+            cpu_policy::set(vcpu, &*call.other(vcpu)?, call.body())
         }),
         // Guests are not watched from outside.
         (cmd::VM_EVENT, |_, call| {

@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod console;
+mod cpu_policy;
 mod domctl;
 pub mod events;
 pub mod grants;

@@ -7,7 +7,7 @@ use oxen_abi::sysctl::{HEADER, INTERFACE_VERSION, SCHEDULER_CREDIT2, cmd, physin
 use oxen_core::id::DomainId;
 
 use super::arguments::{Argument, write_bytes};
-use super::{Arguments, Outcome, domctl, machine, scheduling, versioned_handler};
+use super::{Arguments, Outcome, cpu_policy, domctl, machine, scheduling, versioned_handler};
 use crate::cpu;
 use crate::domain::registry;
 use crate::memory::frames;
@@ -28,6 +28,12 @@ impl<H: Vcpu> Table<H> {
         (cmd::GET_CPU_INFO, machine::idle_times),
         (cmd::CPU_TOPOLOGY, machine::topology),
         (cmd::NUMA_INFO, machine::nodes),
+        (cmd::GET_CPU_FEATURES, cpu_policy::features),
+        (cmd::GET_CPU_POLICY, cpu_policy::of_machine),
+        // No CPU takes features away from whoever runs: guests are shown what CPUID exits show them.
+        (cmd::GET_LEVELLING_CAPS, |vcpu, body| {
+            write_bytes(vcpu, body, &0u32.to_le_bytes()).map(|()| 0)
+        }),
         (cmd::PHYSINFO, describe_machine),
         (cmd::SCHED_ID, |vcpu, body| {
             write_bytes(vcpu, body, &SCHEDULER_CREDIT2.to_le_bytes()).map(|()| 0)

@@ -4,9 +4,14 @@
 
 use core::arch::x86_64::{__cpuid_count, CpuidResult};
 
+use alloc::vec::Vec;
+
 use oxen_abi::cpuid as abi;
+use oxen_core::cpu_policy::{Index, Values};
 
 use crate::cpu::features::{self, Vendor};
+use crate::domain::Domain;
+use crate::time;
 
 /// What the answer depends on besides the host.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +32,22 @@ pub struct View {
     pub tsc_scale: (u32, i8),
     /// Guest TSC minus host TSC.
     pub tsc_offset: u64,
+}
+
+impl View {
+    /// As a domain's first vCPU has it before it runs.
+    pub fn of(domain: &Domain) -> Self {
+        Self {
+            vcpu: 0,
+            apic_id: 0,
+            vcpus: domain.vcpus.len() as u32,
+            domain: domain.id.0.into(),
+            osxsave: false,
+            tsc_khz: time::khz() as u32,
+            tsc_scale: (time::scale().multiplier, time::scale().shift),
+            tsc_offset: 0,
+        }
+    }
 }
 
 /// Bits `list` as a mask.
@@ -139,6 +160,58 @@ pub fn answer(view: &View, leaf: u32, subleaf: u32) -> CpuidResult {
         Some((_, filter)) => filter(view, subleaf, __cpuid_count(leaf, subleaf)),
         None => NOTHING,
     }
+}
+
+/// The same as EAX, EBX, ECX and EDX.
+pub fn values(view: &View, leaf: u32, subleaf: u32) -> Values {
+    let result = answer(view, leaf, subleaf);
+    [result.eax, result.ebx, result.ecx, result.edx]
+}
+
+/// What the CPU itself says.
+pub fn host(leaf: u32, subleaf: u32) -> Values {
+    let result = __cpuid_count(leaf, subleaf);
+    [result.eax, result.ebx, result.ecx, result.edx]
+}
+
+/// The leaves that a list of all that `values` shows consists of, in the order of Xen's lists and as far as those go
+/// (`xen_cpuid_leaf`).
+pub fn indices(values: impl Fn(u32, u32) -> Values) -> Vec<Index> {
+    const TYPE: u32 = 0x1F;
+    const MOST_CACHES: u32 = 6;
+    const MOST_TOPOLOGY: u32 = 2;
+    const MOST_STRUCTURED: u32 = 2;
+    const EXTENDED: u32 = 0x8000_0000;
+    let mut list = Vec::new();
+    for leaf in 0..=values(0, 0)[0].min(LAST_BASIC) {
+        match leaf {
+            0x4 => {
+                let caches = (0..MOST_CACHES).take_while(|&sub| values(4, sub)[0] & TYPE != 0);
+                list.extend(caches.map(|sub| Index::sub(leaf, sub)));
+            }
+            0x7 => {
+                let last = values(7, 0)[0].min(MOST_STRUCTURED);
+                list.extend((0..=last).map(|sub| Index::sub(leaf, sub)));
+            }
+            0xB => list.extend((0..MOST_TOPOLOGY).map(|sub| Index::sub(leaf, sub))),
+            0xD => {
+                let [low, _, _, high] = values(0xD, 0);
+                let components = u64::from(high) << 32 | u64::from(low);
+                let present = (2..63).filter(|sub| components >> sub & 1 != 0);
+                list.extend(
+                    [0, 1]
+                        .into_iter()
+                        .chain(present)
+                        .map(|sub| Index::sub(leaf, sub)),
+                );
+            }
+            _ => list.push(Index::plain(leaf)),
+        }
+    }
+    list.extend([Index::plain(abi::BASE), Index::plain(abi::BASE + 0x100)]);
+    let last = values(EXTENDED, 0)[0].min(LAST_EXTENDED);
+    list.extend((EXTENDED..=last).map(Index::plain));
+    list
 }
 
 fn basic_features(view: &View, _: u32, host: CpuidResult) -> CpuidResult {

@@ -170,13 +170,12 @@ fn answer_cpuid<H: Vcpu>(vcpu: &mut Running<H>) {
         tsc_offset: 0,
     };
     let (leaf, subleaf) = (vcpu.gprs.0[Gprs::RAX] as u32, vcpu.gprs.0[Gprs::RCX] as u32);
-    let result = cpuid::answer(&view, leaf, subleaf);
-    for (register, value) in [
-        (Gprs::RAX, result.eax),
-        (Gprs::RBX, result.ebx),
-        (Gprs::RCX, result.ecx),
-        (Gprs::RDX, result.edx),
-    ] {
+    let mut result = cpuid::values(&view, leaf, subleaf);
+    if let Some(policy) = domain.control.cpu_policy() {
+        result = policy.apply(leaf, subleaf, result);
+    }
+    let registers = [Gprs::RAX, Gprs::RBX, Gprs::RCX, Gprs::RDX];
+    for (register, value) in registers.into_iter().zip(result) {
         vcpu.gprs.0[register] = value.into();
     }
     skip(vcpu);

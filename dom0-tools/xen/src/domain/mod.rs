@@ -2,11 +2,13 @@
 
 mod info;
 mod layouts;
+mod policy;
 mod vcpu;
 
 use std::io;
 
 pub use info::{DomainFlags, DomainInfo, ShutdownReason, info, list};
+pub use policy::{CpuidLeaf, cpu_policy, set_cpu_policy};
 pub use vcpu::{
     Affinity, Credit2, VcpuInfo, credit2, get_hvm_context, send_trigger, set_credit2,
     set_hvm_context, set_vcpu_affinity, vcpu_affinity, vcpu_info,

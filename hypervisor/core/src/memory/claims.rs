@@ -117,7 +117,9 @@ mod tests {
                 let free = FRAMES - domains.iter().map(|(_, owned)| owned).sum::<u64>();
                 let (claim, owned) = &mut domains[index];
                 match step {
-                    0 => drop(claims.set(claim, count, *owned, free)),
+                    0 => {
+                        let _ = claims.set(claim, count, *owned, free);
+                    }
                     1 if claims.allow(*claim, count, free) && count <= free => {
                         claims.taken(claim, count);
                         *owned += count;

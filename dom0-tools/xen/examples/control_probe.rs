@@ -1,0 +1,167 @@
+//! Asks the hypervisor what the verbs of `ox` do not, and prints a line for each answer; `tests/matrix/control.rs` runs it in
+//! dom0: `control_probe DOMID`, with DOMID a paused guest of one vCPU.
+
+use std::error::Error;
+
+use oxen_xen::privcmd::Privcmd;
+use oxen_xen::{domain, host, memory};
+
+/// Records of a context: type, instance, length, payload.
+const HEADER: u16 = 1;
+const CPU: u16 = 2;
+const MTRR: u16 = 14;
+const NMI: u32 = 0;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let domid: u16 = std::env::args()
+        .nth(1)
+        .ok_or("a domain's number is wanted")?
+        .parse()?;
+    let xen = Privcmd::open()?;
+    log(&xen)?;
+    machine(&xen)?;
+    claims(&xen, domid)?;
+    policy(&xen, domid)?;
+    context(&xen, domid)?;
+    // An NMI to a vCPU that exists, one that does not, and a button that nobody has.
+    domain::send_trigger(&xen, domid, NMI, 0)?;
+    println!(
+        "trigger: {:?} {:?}",
+        domain::send_trigger(&xen, domid, NMI, 99).map_err(|error| error.raw_os_error()),
+        domain::send_trigger(&xen, domid, 3, 0).map_err(|error| error.raw_os_error())
+    );
+    memory::set_target(&xen, domid, 1)?;
+    println!("probe: done");
+    Ok(())
+}
+
+/// The log in two pieces is the log at once; what a key prints comes behind.
+fn log(xen: &Privcmd) -> Result<(), Box<dyn Error>> {
+    let whole = host::read_console(xen, 65536, None, false)?;
+    let first = host::read_console(xen, 300, None, false)?;
+    let start = whole.next.wrapping_sub(u32::try_from(whole.text.len())?);
+    let rest = host::read_console(xen, 65536, Some(start.wrapping_add(300)), false)?;
+    let joined = [first.text.as_slice(), rest.text.as_slice()].concat();
+    println!("log: pieces {}", joined.starts_with(&whole.text));
+    host::debug_keys(xen, b"t")?;
+    let after = host::read_console(xen, 65536, Some(rest.next), false)?;
+    let text = String::from_utf8_lossy(&after.text).into_owned();
+    println!("log: key {}", text.contains("system time"));
+    let all = host::read_console(xen, 65536, None, true)?;
+    let cleared = host::read_console(xen, 65536, None, false)?;
+    println!(
+        "log: cleared {}",
+        !all.text.is_empty() && cleared.text.is_empty()
+    );
+    Ok(())
+}
+
+fn machine(xen: &Privcmd) -> Result<(), Box<dyn Error>> {
+    let info = host::physinfo(xen)?;
+    let topology = host::cpu_topology(xen, info.max_cpu_id + 1)?;
+    println!(
+        "topology: {} CPUs, last {:?}",
+        topology.len(),
+        topology.last()
+    );
+    Ok(())
+}
+
+/// All that is free can be claimed once, and is told; a second build gets none.
+fn claims(xen: &Privcmd, domid: u16) -> Result<(), Box<dyn Error>> {
+    let now = domain::info(xen, domid)?
+        .ok_or("no such domain")?
+        .total_pages;
+    let other = domain::create(xen, &domain::CreateDomain::default())?;
+    let result = claim_twice(xen, domid, now, other);
+    domain::destroy(xen, other)?;
+    memory::claim_pages(xen, domid, 0)?;
+    println!(
+        "claims: {} then {}",
+        result?,
+        host::physinfo(xen)?.outstanding_pages
+    );
+    Ok(())
+}
+
+fn claim_twice(xen: &Privcmd, domid: u16, now: u64, other: u16) -> Result<String, Box<dyn Error>> {
+    const LEFT: u64 = 100;
+    let free = host::physinfo(xen)?.free_pages;
+    for id in [domid, other] {
+        domain::set_max_memory(xen, id, (now + free) * 4)?;
+    }
+    memory::claim_pages(xen, domid, now + free - LEFT)?;
+    let too_many = memory::claim_pages(xen, other, LEFT + 1).map_err(|error| error.raw_os_error());
+    let populated = memory::populate_physmap(xen, other, &(0..2 * LEFT).collect::<Vec<_>>(), 0)?;
+    let told = host::physinfo(xen)?.outstanding_pages == free - LEFT;
+    Ok(format!(
+        "{too_many:?}, told {told}, at most the rest {}",
+        populated as u64 <= LEFT
+    ))
+}
+
+/// A new domain's CPUID can be made to show less, not more, and that of one that has run not at all.
+fn policy(xen: &Privcmd, running: u16) -> Result<(), Box<dyn Error>> {
+    let id = domain::create(xen, &domain::CreateDomain::default())?;
+    let result = change_policy(xen, id, running);
+    domain::destroy(xen, id)?;
+    println!("policy: {}", result?);
+    Ok(())
+}
+
+fn change_policy(xen: &Privcmd, id: u16, running: u16) -> Result<String, Box<dyn Error>> {
+    const SSE3: u32 = 1 << 0;
+    const DEBUG_STORE: u32 = 1 << 2;
+    let find = |leaves: &[domain::CpuidLeaf]| leaves.iter().find(|leaf| leaf.leaf == 1).copied();
+    let all = domain::cpu_policy(xen, id)?;
+    let old = find(&all).ok_or("no leaf 1")?;
+    // All that is shown may be set as it is.
+    domain::set_cpu_policy(xen, id, &all)?;
+    let (mut less, mut more, mut vendor) = (old, old, all[0]);
+    less.registers[2] &= !SSE3;
+    more.registers[2] |= DEBUG_STORE;
+    vendor.registers[1] ^= 1;
+    let code = |result: std::io::Result<()>| result.map_err(|error| error.raw_os_error());
+    domain::set_cpu_policy(xen, id, &[less])?;
+    let now = find(&domain::cpu_policy(xen, id)?).ok_or("no leaf 1")?;
+    Ok(format!(
+        "less {}, more {:?}, vendor {:?}, running {:?}",
+        old.registers[2] & SSE3 != 0 && now.registers[2] & SSE3 == 0,
+        code(domain::set_cpu_policy(xen, id, &[more])),
+        code(domain::set_cpu_policy(xen, id, &[vendor])),
+        code(domain::set_cpu_policy(xen, running, &[less]))
+    ))
+}
+
+fn context(xen: &Privcmd, domid: u16) -> Result<(), Box<dyn Error>> {
+    let bytes = domain::get_hvm_context(xen, domid)?;
+    let mut kinds = Vec::new();
+    let mut at = 0;
+    while at + 8 <= bytes.len() {
+        let kind = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into()?) as usize;
+        let payload = bytes
+            .get(at + 8..at + 8 + length)
+            .ok_or("a record is cut")?;
+        kinds.push(kind);
+        if kind == CPU {
+            let long = |offset: usize| -> Result<u64, Box<dyn Error>> {
+                Ok(u64::from_le_bytes(payload[offset..offset + 8].try_into()?))
+            };
+            // RIP, CR0, CR3, EFER.
+            println!(
+                "registers: rip {:#x} cr0 {:#x} cr3 {:#x} efer {:#x}",
+                long(640)?,
+                long(656)?,
+                long(672)?,
+                long(992)?
+            );
+        }
+        at += 8 + length;
+    }
+    println!(
+        "context: complete {}",
+        kinds == [HEADER, CPU, MTRR, 0] && at == bytes.len()
+    );
+    Ok(())
+}

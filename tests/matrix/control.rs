@@ -1,0 +1,63 @@
+//! The control interface beyond what `ox` uses every day, asked by a program of its own in dom0.
+
+use oxen_tests::{Failure, Setup, ensure};
+use xtask::machine::Kind;
+
+use crate::{Case, checks};
+
+const KERNEL: &str = "boot/guest/hostile";
+const PROBE: &str = "usr/sbin/control_probe";
+
+pub fn cases() -> Vec<Case> {
+    [Kind::Tcg, Kind::Bochs, Kind::Kvm]
+        .into_iter()
+        .map(|kind| Case::new(kind, "control::probe", probe))
+        .collect()
+}
+
+/// The guest is the hostile one's quiet neighbour: in 64-bit mode, its image at 16 MiB.
+fn probe(name: &str, kind: Kind) -> Result<(), Failure> {
+    let mut setup = Setup::new(name, kind)?;
+    setup.use_tools()?;
+    setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
+    setup.add_file(
+        PROBE,
+        &xtask::build::dom0_example("oxen-xen", "control_probe")?,
+    )?;
+    setup.machine.cpus = 2;
+    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
+    let mut dom0 = setup.boot()?;
+    dom0.run(&format!(
+        "printf '%s\\n' 'name = \"witness\"' 'type = \"pvh\"' 'kernel = \"/{KERNEL}\"' 'memory = 64' 'vcpus = 1' 'extra = \"role=witness\"' >/run/w.cfg && ox create /run/w.cfg"
+    ))?;
+    dom0.run("n=0; until grep -q rounds /var/log/xen/console/guest-witness.log || [ $n = 100 ]; do sleep 1; n=$((n+1)); done; ox pause witness")?;
+    let said = dom0.run(&format!(
+        "chmod +x /{PROBE}; control_probe $(ox list | awk '/witness/ {{ print $2 }}')"
+    ))?;
+    for wanted in [
+        "log: pieces true",
+        "log: key true",
+        "log: cleared true",
+        "topology: 2 CPUs, last Some(CpuTopology { core: 1, socket: 0, node: 0 })",
+        "claims: Err(Some(12)), told true, at most the rest true then 0",
+        "policy: less true, more Err(Some(22)), vendor Err(Some(22)), running Err(Some(17))",
+        "context: complete true",
+        "trigger: Err(Some(3)) Err(Some(38))",
+        "probe: done",
+    ] {
+        ensure!(said.contains(wanted), "not {wanted:?} but:\n{said}");
+    }
+    let registers = said
+        .lines()
+        .find(|line| line.starts_with("registers: "))
+        .unwrap_or_default();
+    // Code and page tables in its image, paging and long mode on.
+    let in_long_mode = registers.contains("rip 0x10")
+        && registers.contains("cr0 0x8000003")
+        && registers.contains("cr3 0x10")
+        && registers.contains("efer 0x5");
+    ensure!(in_long_mode, "these are not its registers: {registers}");
+    dom0.run("ox unpause witness && sleep 2 && ox list | grep witness && ox destroy witness")?;
+    checks::logs_are_clean(&mut dom0)?;
+    dom0.power_off()
+}
