@@ -27,7 +27,7 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, fault: NestedFault) {
         return;
     }
     if fault.write && is_granted_for_reading(vcpu, frame) {
-        log::info!(
+        log::debug!(
             "domain {} vcpu {} writes to {}, which it was granted for reading",
             vcpu.domain.id,
             vcpu.shared().id,
