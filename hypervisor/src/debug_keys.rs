@@ -20,6 +20,7 @@ const KEYS: &[(u8, &str, Action)] = &[
     (b'c', "CPUs", show_cpus),
     (b'd', "domains and their vCPUs", show_domains),
     (b'e', "event channels", show_events),
+    (b'g', "grant tables and the grants in use", show_grants),
     (
         b'l',
         "the log from its beginning, as far as it is kept",
@@ -128,13 +129,47 @@ fn show_events() {
     }
 }
 
+fn show_grants() {
+    for domain in registry::all() {
+        let (mapped, most_mapped, bytes) = domain.grants.usage();
+        let table = domain.grants.table();
+        let (entries, uses) = table.in_use();
+        console::print(format_args!(
+            "domain {}: version {}, {} of {} frames, {entries} entries in use {uses} times, {mapped} of {most_mapped} handles, {} KiB\n",
+            domain.id,
+            table.version(),
+            table.frames(),
+            table.limits().frames,
+            bytes >> 10,
+        ));
+        table.for_each_in_use(|grant, grantee, uses, written, content| {
+            console::print(format_args!(
+                "domain {} grant {grant} to domain {grantee}: {uses} uses{}, {content:x?}\n",
+                domain.id,
+                if written { ", for writing" } else { "" },
+            ));
+        });
+    }
+}
+
 fn show_log() {
-    let mut text = alloc::vec![0; console::LOG_CAPACITY];
-    let length = console::read_log(&mut text);
-    // Straight to the line: what is shown of the log does not belong in the log.
-    for line in text[..length].split(|&byte| byte == b'\n') {
-        console::write_guest(line);
-        console::write_guest(b"\r\n");
+    let (mut position, mut piece) = (console::log_begin(None), [0; 256]);
+    loop {
+        let (length, from) = console::read_log(position, &mut piece);
+        if length == 0 {
+            break;
+        }
+        position = from + length as u64;
+        // Straight to the line: what is shown of the log does not belong in the log.
+        for line in piece[..length].split_inclusive(|&byte| byte == b'\n') {
+            match line.strip_suffix(b"\n") {
+                Some(text) => {
+                    console::write_guest(text);
+                    console::write_guest(b"\r\n");
+                }
+                None => console::write_guest(line),
+            }
+        }
     }
 }
 

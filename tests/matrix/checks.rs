@@ -63,3 +63,30 @@ pub fn logs_are_clean(dom0: &mut Dom0) -> Result<(), Failure> {
 fn holds_any(line: &str, marks: &[&str]) -> bool {
     marks.iter().any(|mark| line.contains(mark))
 }
+
+/// Where a guest's console is logged.
+fn console_log(guest: &str) -> String {
+    format!("/var/log/xen/console/guest-{guest}.log")
+}
+
+/// Waits until a guest's console has said something.
+pub fn guest_says(dom0: &mut Dom0, guest: &str, wanted: &str) -> Result<(), Failure> {
+    let log = console_log(guest);
+    dom0.run(&format!(
+        "n=0; until grep -q '{wanted}' {log} || [ $n = 300 ]; do sleep 1; n=$((n+1)); done; grep -q '{wanted}' {log} || {{ tail -n 20 {log}; false; }}"
+    ))?;
+    Ok(())
+}
+
+/// Types a line on a guest's console and waits until it says something there. Returns the end of its log.
+pub fn guest_answers(
+    dom0: &mut Dom0,
+    guest: &str,
+    typed: &str,
+    wanted: &str,
+) -> Result<String, Failure> {
+    let log = console_log(guest);
+    dom0.run(&format!(
+        "{{ printf '%s\\n' '{typed}'; n=0; until grep -q '{wanted}' {log} || [ $n = 60 ]; do sleep 1; n=$((n+1)); done; printf '\\035'; }} | ox console {guest} >/dev/null; tail -n 12 {log}; grep -q '{wanted}' {log}"
+    ))
+}

@@ -46,10 +46,7 @@ fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
     let free = free_memory(dom0)?;
     for round in 0..2 {
         dom0.run(&format!("ox create {CONFIG}"))?;
-        let log = format!("/var/log/xen/console/guest-{NAME}.log");
-        dom0.run(&format!(
-            "n=0; until grep -q '{USERSPACE}' {log} || [ $n = 300 ]; do sleep 1; n=$((n+1)); done; grep '{USERSPACE}' {log} || {{ tail -n 20 {log}; false; }}"
-        ))?;
+        checks::guest_says(dom0, NAME, USERSPACE)?;
         let list = dom0.run("ox list")?;
         ensure!(list.contains(NAME), "the guest is not listed:\n{list}");
         dom0.run(&format!("ox pause {NAME}"))?;
@@ -64,7 +61,7 @@ fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
             !list.contains(NAME),
             "the guest is still listed after its end in round {round}:\n{list}"
         );
-        dom0.run(&format!("rm -f {log}"))?;
+        dom0.run("rm -f /var/log/xen/console/*")?;
         let now = free_memory(dom0)?;
         ensure!(
             now == free,

@@ -6,6 +6,9 @@ mod boot;
 mod checks;
 mod devices;
 mod domains;
+mod grants;
+mod guests;
+mod hostile;
 mod isolation;
 mod kernels;
 mod pending;
@@ -72,6 +75,9 @@ fn main() -> ExitCode {
         registers::cases,
         domains::cases,
         scheduling::cases,
+        guests::cases,
+        hostile::cases,
+        grants::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use xtask::iso::{self, Boot, IsoSpec, Module};
 use xtask::machine::{Kind, Machine, Outcome, Running, log_dir};
-use xtask::provision::newc::Newc;
 use xtask::provision::{self, Suite};
 use xtask::{build, test};
 
@@ -24,8 +23,6 @@ pub struct Setup {
     /// dom0's kernel; `None` leaves both modules off the ISO.
     pub kernel: Option<PathBuf>,
     initrd: PathBuf,
-    /// The RAM disk with this test's own files, which goes away with the setup.
-    own_initrd: Option<TemporaryFile>,
     name: String,
 }
 
@@ -43,12 +40,7 @@ impl Setup {
     /// # Errors
     /// As for [`Setup::new`].
     pub fn with_kernel_of(name: &str, kind: Kind, suite: Suite) -> Result<Self, Failure> {
-        // Provisioning downloads and unpacks: never twice at a time.
-        static PROVISIONING: Mutex<()> = Mutex::new(());
-        let dom0 = {
-            let _one_at_a_time = PROVISIONING.lock().unwrap_or_else(PoisonError::into_inner);
-            provision::dom0(suite)?
-        };
+        let dom0 = one_at_a_time(|| provision::dom0(suite))?;
         let mut machine = Machine::new(kind);
         machine.memory = 1024;
         machine.time_limit = Some(boot_limit(kind) * 3);
@@ -60,7 +52,6 @@ impl Setup {
             dom0_options: String::new(),
             kernel: Some(dom0.kernel),
             initrd: dom0.initrd,
-            own_initrd: None,
             name: file_name(name),
         })
     }
@@ -87,16 +78,14 @@ impl Setup {
     /// # Errors
     /// When the tools cannot be built.
     pub fn use_tools(&mut self) -> Result<(), Failure> {
-        static BUILDING: Mutex<()> = Mutex::new(());
         let Some(kernel) = self.kernel.clone() else {
             return Err("a dom0 without a kernel has no tools".into());
         };
-        let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-        let dom0 = provision::with_tools(provision::Dom0 {
+        let dom0 = provision::Dom0 {
             kernel,
             initrd: self.initrd.clone(),
-        })?;
-        self.initrd = dom0.initrd;
+        };
+        self.initrd = one_at_a_time(|| provision::with_tools(dom0))?.initrd;
         Ok(())
     }
 
@@ -105,14 +94,40 @@ impl Setup {
     /// # Errors
     /// When the guest cannot be built, or the image not be written.
     pub fn add_guest(&mut self, package: &str) -> Result<String, Failure> {
-        let path = format!("boot/guest/{package}");
-        let mut archive = Newc::new();
-        archive.file(&path, std::fs::read(build::guest(package)?)?, false);
-        let mut image = std::fs::read(&self.initrd)?;
-        archive.write_to(&mut image)?;
-        self.initrd = self.write_file("initrd", &image)?;
-        self.own_initrd = Some(TemporaryFile(self.initrd.clone()));
-        Ok(format!("/{path}"))
+        let path = format!("/boot/guest/{package}");
+        self.add_file(&path, &build::guest(package)?)?;
+        Ok(path)
+    }
+
+    /// Puts a file into dom0's image.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn add_file(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
+        self.initrd = provision::with_file(&self.initrd, path.trim_start_matches('/'), from)?;
+        Ok(())
+    }
+
+    /// Puts the kernel of a Debian suite into dom0's image, for a guest; returns its path there.
+    ///
+    /// # Errors
+    /// When it cannot be provisioned.
+    pub fn add_guest_kernel(&mut self, suite: Suite) -> Result<String, Failure> {
+        let path = format!("/boot/guest/vmlinuz-{}", suite.name());
+        let kernel = one_at_a_time(|| provision::dom0(suite))?.kernel;
+        self.add_file(&path, &kernel)?;
+        Ok(path)
+    }
+
+    /// Puts GRUB into dom0's image, for a guest; returns its path there.
+    ///
+    /// # Errors
+    /// When it cannot be provisioned.
+    pub fn add_guest_grub(&mut self) -> Result<&'static str, Failure> {
+        const PATH: &str = "/boot/guest/grub";
+        let image = one_at_a_time(provision::pvh_grub)?;
+        self.add_file(PATH, &image)?;
+        Ok(PATH)
     }
 
     /// Boots a small test guest, by its package's name, in dom0's place.
@@ -271,6 +286,13 @@ impl Drop for TemporaryFile {
         // One that is left does no harm.
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// Provisioning downloads, unpacks and builds: never twice at a time.
+fn one_at_a_time<T, E>(provision: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    static PROVISIONING: Mutex<()> = Mutex::new(());
+    let _lock = PROVISIONING.lock().unwrap_or_else(PoisonError::into_inner);
+    provision()
 }
 
 /// How long a boot may take: several times what it takes on a slow machine with two emulators at once.

@@ -2,6 +2,7 @@
 //! `target/bench`.
 
 mod boot;
+mod domain;
 mod guest;
 mod image;
 mod memory;
@@ -50,6 +51,7 @@ const MEASUREMENTS: &[Measurement] = &[
     ),
     ("memory that the hypervisor keeps", memory::measure),
     ("boot of dom0, and of the same kernel bare", boot::measure),
+    ("domains made and ended by dom0's tools", domain::measure),
 ];
 
 /// Takes all measurements; returns the table that was written.

@@ -9,10 +9,12 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 5] = [
+pub const PACKAGES: [&str; 7] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
+    "oxen-hostile-guest",
+    "oxen-grants-guest",
     "oxen-registers-guest",
     "oxen-spin-guest",
 ];
@@ -48,6 +50,20 @@ const TOOLS: [(&str, &str); 3] = [
 /// # Errors
 /// The build fails, for instance for want of a static C library.
 pub fn tools() -> Result<Vec<PathBuf>> {
+    let folder = static_binaries(TOOLS.map(|(package, _)| package))?;
+    Ok(TOOLS.iter().map(|(_, name)| folder.join(name)).collect())
+}
+
+/// Builds a program that a test runs in dom0, by its package's name; returns its file.
+///
+/// # Errors
+/// As for [`tools`].
+pub fn program(package: &str) -> Result<PathBuf> {
+    Ok(static_binaries([package])?.join(package))
+}
+
+/// Builds packages for Linux, with all they need in their files; returns the folder.
+fn static_binaries<const N: usize>(packages: [&str; N]) -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let mut command = Command::new(host::cargo());
     command
@@ -59,17 +75,16 @@ pub fn tools() -> Result<Vec<PathBuf>> {
             "-C target-feature=+crt-static -C strip=symbols",
         )
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    for (package, _) in TOOLS {
+    for package in packages {
         command.args(["--package", package]);
     }
     let status = command.status().context("cannot start cargo")?;
     if !status.success() {
         bail!(
-            "dom0's tools cannot be built (a static C library missing? package libc6-dev has it)"
+            "programs for dom0 cannot be built (a static C library missing? package libc6-dev has it)"
         );
     }
-    let folder = target_folder().join(TARGET).join("release");
-    Ok(TOOLS.iter().map(|(_, name)| folder.join(name)).collect())
+    Ok(target_folder().join(TARGET).join("release"))
 }
 
 fn binary(package: &str) -> Result<PathBuf> {

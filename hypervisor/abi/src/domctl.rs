@@ -21,9 +21,16 @@ pub mod cmd {
     pub const MAX_VCPUS: u32 = 15;
     pub const SCHEDULER_OP: u32 = 16;
     pub const SET_HANDLE: u32 = 17;
+    pub const SET_TIME_OFFSET: u32 = 24;
     pub const GET_AFFINITY: u32 = 25;
+    pub const SEND_TRIGGER: u32 = 28;
+    pub const GET_HVM_CONTEXT: u32 = 33;
     pub const SET_HVM_CONTEXT: u32 = 34;
+    pub const GET_HVM_CONTEXT_PARTIAL: u32 = 55;
+    pub const VM_EVENT: u32 = 56;
     pub const SET_TSC_INFO: u32 = 60;
+    pub const MONITOR: u32 = 77;
+    pub const GET_PAGING_MEMPOOL: u32 = 85;
     pub const SET_PAGING_MEMPOOL: u32 = 86;
 }
 
@@ -61,7 +68,18 @@ pub mod create {
     pub const HANDLE: usize = 4;
     pub const FLAGS: usize = 20;
     pub const MAX_VCPUS: usize = 28;
+    pub const MAX_EVENT_PORT: usize = 32;
+    pub const VMTRACE_SIZE: usize = 48;
+    pub const CPUPOOL: usize = 52;
+    /// Grant frames and frames of mapping handles at most; -1 for what the hypervisor thinks right.
+    pub const MAX_GRANT_FRAMES: usize = 36;
+    pub const MAX_MAPTRACK_FRAMES: usize = 40;
+    /// Bits 3:0: newest version of grant entries; 0 for what the hypervisor thinks right.
+    pub const GRANT_OPTIONS: usize = 44;
     pub const EMULATION: usize = 56;
+    pub const MISC: usize = 60;
+    /// Reads of unknown MSRs give 0 (`XEN_X86_MSR_RELAXED`), in [`MISC`].
+    pub const MISC_RELAXED_MSRS: u32 = 1 << 0;
     /// An HVM container.
     pub const FLAG_HVM: u32 = 1 << 0;
     /// Hardware-assisted paging.
@@ -79,6 +97,7 @@ pub mod info {
     pub const FLAGS: usize = 4;
     pub const TOTAL_PAGES: usize = 8;
     pub const MAX_PAGES: usize = 16;
+    pub const OUTSTANDING_PAGES: usize = 24;
     pub const SHARED_INFO: usize = 48;
     pub const CPU_TIME: usize = 56;
     pub const ONLINE_VCPUS: usize = 64;
@@ -95,6 +114,16 @@ pub mod info {
     pub const HAP: u32 = 1 << 8;
     /// Shift of the shutdown code in the flags.
     pub const SHUTDOWN_SHIFT: u32 = 16;
+}
+
+/// Triggers (`XEN_DOMCTL_SENDTRIGGER_*`).
+#[allow(missing_docs)]
+pub mod trigger {
+    pub const NMI: u32 = 0;
+    pub const RESET: u32 = 1;
+    pub const INIT: u32 = 2;
+    pub const POWER: u32 = 3;
+    pub const SLEEP: u32 = 4;
 }
 
 /// Records of an HVM context (`public/arch-x86/hvm/save.h`).
@@ -121,4 +150,25 @@ pub mod context {
     pub const BASES: usize = 808;
     pub const RIGHTS: usize = 888;
     pub const EFER: usize = 992;
+    pub const CR2: usize = 664;
+    pub const DR0: usize = 688;
+    pub const DR6: usize = 720;
+    pub const DR7: usize = 728;
+    pub const SELECTORS: usize = 736;
+    pub const IDTR_LIMIT: usize = 800;
+    pub const GDTR_LIMIT: usize = 804;
+    pub const IDTR_BASE: usize = 872;
+    pub const GDTR_BASE: usize = 880;
+    /// CS, ESP, EIP.
+    pub const SYSENTER: usize = 920;
+    pub const SHADOW_GS: usize = 944;
+    pub const LSTAR: usize = 960;
+    pub const STAR: usize = 968;
+    pub const CSTAR: usize = 976;
+    pub const SYSCALL_MASK: usize = 984;
+    pub const TSC_AUX: usize = 1000;
+    pub const TSC: usize = 1008;
+    pub const MTRR: u16 = 14;
+    /// `hvm_hw_mtrr`.
+    pub const MTRR_SIZE: usize = 240;
 }

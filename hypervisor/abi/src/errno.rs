@@ -20,6 +20,7 @@ pub enum Errno {
     NoDev = 19,
     Inval = 22,
     NoSpc = 28,
+    Range = 34,
     NoSys = 38,
     /// Not for guests: the call is to be made again, with what it has left in the registers.
     Restart = 85,

@@ -18,34 +18,119 @@ pub mod cmd {
     pub const CACHE_FLUSH: u64 = 12;
 }
 
-/// `GNTST_okay`.
-pub const STATUS_OKAY: i16 = 0;
-/// `GNTST_general_error`.
-pub const STATUS_GENERAL_ERROR: i16 = -1;
-/// `GNTST_bad_domain`.
-pub const STATUS_BAD_DOMAIN: i16 = -2;
-/// `GNTST_bad_gntref`.
-pub const STATUS_BAD_GNTREF: i16 = -3;
-/// `GNTST_bad_handle`.
-pub const STATUS_BAD_HANDLE: i16 = -4;
-/// `GNTST_bad_virt_addr`.
-pub const STATUS_BAD_VIRT_ADDR: i16 = -5;
-/// `GNTST_no_device_space`.
-pub const STATUS_NO_DEVICE_SPACE: i16 = -7;
-/// `GNTST_permission_denied`.
-pub const STATUS_PERMISSION_DENIED: i16 = -8;
-/// `GNTST_bad_page`.
-pub const STATUS_BAD_PAGE: i16 = -9;
-/// `GNTST_bad_copy_arg`.
-pub const STATUS_BAD_COPY_ARG: i16 = -10;
-/// `GNTST_address_too_big`.
-pub const STATUS_ADDRESS_TOO_BIG: i16 = -11;
-/// `GNTST_eagain`.
-pub const STATUS_EAGAIN: i16 = -12;
-/// `GNTST_no_space`.
-pub const STATUS_NO_SPACE: i16 = -13;
+/// How one element of an operation ended (`GNTST_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i16)]
+#[allow(missing_docs)]
+pub enum Status {
+    Okay = 0,
+    GeneralError = -1,
+    BadDomain = -2,
+    BadGntref = -3,
+    BadHandle = -4,
+    BadVirtAddr = -5,
+    BadDevAddr = -6,
+    NoDeviceSpace = -7,
+    PermissionDenied = -8,
+    BadPage = -9,
+    BadCopyArg = -10,
+    AddressTooBig = -11,
+    Again = -12,
+    NoSpace = -13,
+}
+
+impl Status {
+    /// The value that goes into the element's field.
+    pub const fn encode(self) -> u16 {
+        self as i16 as u16
+    }
+}
+
+/// Flags of an entry (`GTF_*`), and its header's layout: flags in the lower half of the first 32-bit word, the grantee above.
+#[allow(missing_docs)]
+pub mod entry {
+    pub const TYPE: u16 = 3;
+    pub const INVALID: u16 = 0;
+    pub const PERMIT_ACCESS: u16 = 1;
+    pub const ACCEPT_TRANSFER: u16 = 2;
+    pub const TRANSITIVE: u16 = 3;
+    pub const READ_ONLY: u16 = 1 << 2;
+    pub const READING: u16 = 1 << 3;
+    pub const WRITING: u16 = 1 << 4;
+    pub const SUB_PAGE: u16 = 1 << 8;
+    /// Bytes of a version-1 entry, and where its frame is (32 bits).
+    pub const V1_SIZE: usize = 8;
+    pub const V1_FRAME: usize = 4;
+    /// Bytes of a version-2 entry, and where its frame is (64 bits).
+    pub const V2_SIZE: usize = 16;
+    pub const V2_FRAME: usize = 8;
+    /// Part of a page: offset and length, 16 bits each.
+    pub const V2_OFFSET: usize = 4;
+    pub const V2_LENGTH: usize = 6;
+    /// Another domain's grant: its domain (16 bits) and reference (32 bits).
+    pub const V2_VIA_DOMAIN: usize = 4;
+    pub const V2_VIA_GRANT: usize = 8;
+    /// Bytes of a version-2 entry's status word.
+    pub const STATUS_SIZE: usize = 2;
+}
+
+/// `gnttab_map_grant_ref`: size, offsets and flags (`GNTMAP_*`).
+#[allow(missing_docs)]
+pub mod map {
+    pub const SIZE: usize = 32;
+    pub const ADDRESS: usize = 0;
+    pub const FLAGS: usize = 8;
+    pub const GRANT: usize = 12;
+    pub const DOMAIN: usize = 16;
+    pub const STATUS: usize = 18;
+    pub const HANDLE: usize = 20;
+    pub const BUS_ADDRESS: usize = 24;
+    pub const FLAG_DEVICE: u32 = 1 << 0;
+    pub const FLAG_HOST: u32 = 1 << 1;
+    pub const FLAG_READ_ONLY: u32 = 1 << 2;
+    pub const FLAG_APPLICATION: u32 = 1 << 3;
+    pub const FLAG_CONTAINS_PTE: u32 = 1 << 4;
+}
+
+/// `gnttab_unmap_grant_ref`: size and offsets.
+#[allow(missing_docs)]
+pub mod unmap {
+    pub const SIZE: usize = 24;
+    pub const ADDRESS: usize = 0;
+    pub const BUS_ADDRESS: usize = 8;
+    pub const HANDLE: usize = 16;
+    pub const STATUS: usize = 20;
+}
+
+/// `gnttab_copy`: size, offsets (those of a side count from its beginning) and flags (`GNTCOPY_*`).
+#[allow(missing_docs)]
+pub mod copy {
+    pub const SIZE: usize = 40;
+    pub const SOURCE: usize = 0;
+    pub const DESTINATION: usize = 16;
+    pub const SIDE_PAGE: usize = 0;
+    pub const SIDE_DOMAIN: usize = 8;
+    pub const SIDE_OFFSET: usize = 10;
+    pub const LENGTH: usize = 32;
+    pub const FLAGS: usize = 34;
+    pub const STATUS: usize = 36;
+    pub const FLAG_SOURCE_GRANT: u16 = 1 << 0;
+    pub const FLAG_DESTINATION_GRANT: u16 = 1 << 1;
+}
 
 /// Frames that a table may grow to unless the domain is told otherwise (`gnttab_max_frames`).
 pub const DEFAULT_MAX_FRAMES: u32 = 64;
+/// Frames of handles that a domain may have unless it is told otherwise (`gnttab_max_maptrack_frames`).
+pub const DEFAULT_MAX_MAPTRACK_FRAMES: u32 = 1024;
+/// Handles in such a frame.
+pub const HANDLES_PER_FRAME: u32 = 256;
+/// The newest version of entries.
+pub const MAX_VERSION: u32 = 2;
 /// Version-1 entries in a frame.
 pub const V1_ENTRIES_PER_FRAME: u32 = 512;
+/// Version-2 entries in a frame.
+pub const V2_ENTRIES_PER_FRAME: u32 = 256;
+/// Status words of version 2 in a frame.
+pub const STATUSES_PER_FRAME: u32 = 2048;
+/// Entries that outlive a change of version (`GNTTAB_NR_RESERVED_ENTRIES`).
+pub const RESERVED_ENTRIES: u32 = 8;

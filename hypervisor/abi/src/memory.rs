@@ -44,6 +44,14 @@ pub mod space {
     pub const DEV_MMIO: u32 = 5;
 }
 
+/// Kinds of `XENMEM_acquire_resource`, and what there is of a grant table.
+#[allow(missing_docs)]
+pub mod resource {
+    pub const GRANT_TABLE: u16 = 1;
+    pub const GRANT_SHARED: u32 = 0;
+    pub const GRANT_STATUS: u32 = 1;
+}
+
 /// Set in a grant-table index that means status frames (`XENMAPIDX_grant_table_status`).
 pub const GRANT_STATUS_INDEX: u64 = 0x8000_0000;
 

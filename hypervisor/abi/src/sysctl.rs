@@ -12,7 +12,11 @@ pub mod cmd {
     pub const PHYSINFO: u32 = 3;
     pub const SCHED_ID: u32 = 4;
     pub const GET_DOMAIN_INFO_LIST: u32 = 6;
+    pub const DEBUG_KEYS: u32 = 7;
+    pub const GET_CPU_INFO: u32 = 8;
     pub const AVAIL_HEAP: u32 = 9;
+    pub const CPU_TOPOLOGY: u32 = 16;
+    pub const NUMA_INFO: u32 = 17;
     pub const SCHEDULER_OP: u32 = 19;
 }
 
@@ -29,10 +33,12 @@ pub mod physinfo {
     pub const CAPABILITIES: usize = 28;
     pub const TOTAL_PAGES: usize = 40;
     pub const FREE_PAGES: usize = 48;
+    pub const OUTSTANDING_PAGES: usize = 64;
     pub const MAX_MFN: usize = 72;
     pub const CAPABILITY_HVM: u32 = 1 << 0;
     pub const CAPABILITY_HAP: u32 = 1 << 3;
     pub const CAPABILITY_GRANT_V1: u32 = 1 << 8;
+    pub const CAPABILITY_GRANT_V2: u32 = 1 << 9;
 }
 
 /// `xen_sysctl_scheduler_op`: size and offsets. The commands are `domctl`'s.

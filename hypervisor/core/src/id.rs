@@ -55,6 +55,11 @@ id!(
     GrantRef(u32),
     "gref"
 );
+id!(
+    /// The number of a grant that a domain has mapped, local to that domain.
+    GrantHandle(u32),
+    "handle"
+);
 
 impl DomainId {
     /// The control domain.

@@ -17,6 +17,7 @@ pub mod grant;
 pub mod guest_page;
 pub mod id;
 pub mod kernel;
+pub mod log_ring;
 pub mod memory;
 pub mod pci;
 pub mod schedule;

@@ -2,7 +2,6 @@
 //!
 //! dom0's own console shares the serial line: its bytes pass through [`write_guest`] untouched.
 
-pub mod ring;
 pub mod screen;
 pub mod serial;
 
@@ -10,9 +9,11 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use oxen_core::log_ring::LogRing;
 use spin::Mutex;
 
-pub use ring::{CAPACITY as LOG_CAPACITY, LogRing};
+/// Bytes of the log that are kept.
+const LOG_CAPACITY: usize = 64 * 1024;
 
 /// What stands before each line of the hypervisor's own.
 const PREFIX: &str = "(oxen) ";
@@ -27,7 +28,7 @@ static STAGE: AtomicU8 = AtomicU8::new(1);
 struct Output {
     /// Whether the last byte on the wire, from whomever, ended a line.
     at_line_start: bool,
-    ring: LogRing,
+    ring: LogRing<LOG_CAPACITY>,
 }
 
 impl Output {
@@ -128,9 +129,19 @@ pub fn write_guest(bytes: &[u8]) {
     OUTPUT.lock().bytes(bytes);
 }
 
-/// Copies the log ring's content, oldest first, into `out`; returns the number of bytes.
-pub fn read_log(out: &mut [u8]) -> usize {
-    OUTPUT.lock().ring.read(out)
+/// Where the log begins, or goes on from a position that is named; see [`LogRing::begin`].
+pub fn log_begin(named: Option<u32>) -> u64 {
+    OUTPUT.lock().ring.begin(named)
+}
+
+/// Copies the log from a position on into `out`; returns the number of bytes and where they begin, see [`LogRing::read`].
+pub fn read_log(position: u64, out: &mut [u8]) -> (usize, u64) {
+    OUTPUT.lock().ring.read(position, out)
+}
+
+/// Readers that name no position begin there from now on.
+pub fn clear_log(position: u64) {
+    OUTPUT.lock().ring.clear(position);
 }
 
 /// Breaks the console's locks: for a panic, when the holder is this CPU or has been stopped.

@@ -27,6 +27,8 @@ pub struct PerCpu {
     reschedule: AtomicBool,
     /// Whether the CPU waits in HLT or is about to.
     pub idle: AtomicBool,
+    /// Ticks that it has waited with nothing to run.
+    idle_ticks: AtomicU64,
     /// Whether the CPU runs a guest or is about to: set before the last look at the map generation.
     pub in_guest: AtomicBool,
     /// Entries into guests.
@@ -57,6 +59,7 @@ impl PerCpu {
             attention: AtomicBool::new(false),
             reschedule: AtomicBool::new(false),
             idle: AtomicBool::new(false),
+            idle_ticks: AtomicU64::new(0),
             in_guest: AtomicBool::new(false),
             entries: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
@@ -65,6 +68,16 @@ impl PerCpu {
         this.this = this;
         CPUS[id.index()].store(this, Ordering::Release);
         this
+    }
+
+    /// Ticks that it has waited with nothing to run.
+    pub fn idle_ticks(&self) -> u64 {
+        self.idle_ticks.load(Ordering::Relaxed)
+    }
+
+    /// Counts such; only the CPU itself does.
+    pub fn add_idle(&self, ticks: u64) {
+        self.idle_ticks.fetch_add(ticks, Ordering::Relaxed);
     }
 
     /// Loads descriptor tables, interrupt table and GS on the calling CPU, whose data this is.

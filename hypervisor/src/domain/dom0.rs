@@ -9,6 +9,7 @@ use oxen_abi::start_info::{
 };
 use oxen_core::acpi::build_dom0_tables;
 use oxen_core::address::{Gfn, GuestPhys, HostPhys, Mfn, PAGE_SIZE};
+use oxen_core::grant::Limits;
 use oxen_core::id::DomainId;
 use oxen_core::kernel::{Image, PvhKernel};
 use oxen_core::memory::p2m::Kind;
@@ -175,7 +176,10 @@ fn new_domain(plan: &Plan<'_>) -> Domain {
     let vcpus = plan.vcpus.unwrap_or(cpus).clamp(1, MOST_VCPUS) as usize;
     let (format, gigabyte_pages) = machine_format();
     DomainP2m::new(format, gigabyte_pages)
-        .and_then(|p2m| Domain::new(DomainId::DOM0, true, Life::running(), vcpus, p2m))
+        .and_then(|p2m| {
+            let (life, grants) = (Life::running(), Limits::default());
+            Domain::new(DomainId::DOM0, true, life, vcpus, p2m, grants)
+        })
         .unwrap_or_else(|| {
             stop::refuse_boot(format_args!("no memory left for dom0's own structures"))
         })

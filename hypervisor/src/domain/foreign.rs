@@ -1,7 +1,7 @@
 //! Frames of one domain that another has mapped by its privilege.
 //!
-//! The mapper remembers whose frame lies where; the owner counts, and a frame that is counted is not given back before the
-//! last mapping has gone. Order of locks: a mapper's list, the owner's map, the owner's counts.
+//! The mapper remembers whose frame lies where, and the frame is held (`held.rs`) for as long. Order of locks: a mapper's
+//! list, the owner's map.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -12,26 +12,19 @@ use oxen_core::memory::p2m::Kind;
 use spin::Mutex;
 
 use super::Domain;
-use crate::memory::frames;
 
-/// A domain's part in foreign mappings.
+/// What a domain has mapped of others.
 #[derive(Default)]
 pub struct Foreign {
-    /// What it has mapped.
-    mapped: Mutex<BTreeMap<Gfn, (Arc<Domain>, Mfn)>>,
-    /// How often others have mapped its frames.
-    counts: Mutex<BTreeMap<Mfn, u32>>,
+    mapped: Mutex<BTreeMap<Gfn, Mapped>>,
 }
 
-impl Foreign {
-    /// Whether any of the frames is mapped by another domain.
-    pub fn is_held(&self, first: Mfn, count: u64) -> bool {
-        self.counts
-            .lock()
-            .range(first..first + count)
-            .next()
-            .is_some()
-    }
+/// A frame of another domain.
+struct Mapped {
+    owner: Arc<Domain>,
+    /// The page and its frame, which are held; `None` for a frame of the hypervisor's, which stays as long as the domain's
+    /// structures do.
+    held: Option<(Gfn, Mfn)>,
 }
 
 impl Domain {
@@ -42,20 +35,13 @@ impl Domain {
     pub fn map_foreign(&self, gfn: Gfn, owner: &Arc<Domain>, page: Gfn) -> Result<(), Errno> {
         let mut mapped = self.foreign.mapped.lock();
         self.clear_place(&mut mapped, gfn)?;
-        let frame = {
-            let map = owner.p2m.lock();
-            let found = map
-                .lookup(page)
-                .filter(|mapping| mapping.kind == Kind::Ram && !owner.life.is_dying())
-                .ok_or(Errno::Inval)?;
-            *owner.foreign.counts.lock().entry(found.frame).or_insert(0) += 1;
-            found.frame
-        };
+        let frame = owner.hold_page(page).ok_or(Errno::Inval)?;
         if self.p2m.lock().map(gfn, frame, 1, Kind::Foreign).is_err() {
-            owner.drop_foreign(frame);
+            owner.let_go(page, frame);
             return Err(Errno::NoMem);
         }
-        mapped.insert(gfn, (owner.clone(), frame));
+        let (owner, held) = (owner.clone(), Some((page, frame)));
+        mapped.insert(gfn, Mapped { owner, held });
         Ok(())
     }
 
@@ -71,7 +57,8 @@ impl Domain {
             .lock()
             .map(gfn, frame, 1, Kind::Foreign)
             .map_err(|_| Errno::NoMem)?;
-        mapped.insert(gfn, (owner.clone(), frame));
+        let (owner, held) = (owner.clone(), None);
+        mapped.insert(gfn, Mapped { owner, held });
         Ok(())
     }
 
@@ -84,11 +71,7 @@ impl Domain {
     }
 
     /// Takes away what is mapped of others at `gfn`; an error if the domain has something of its own there.
-    fn clear_place(
-        &self,
-        mapped: &mut BTreeMap<Gfn, (Arc<Domain>, Mfn)>,
-        gfn: Gfn,
-    ) -> Result<(), Errno> {
+    fn clear_place(&self, mapped: &mut BTreeMap<Gfn, Mapped>, gfn: Gfn) -> Result<(), Errno> {
         let here = self.p2m.lock().lookup(gfn);
         match here.map(|mapping| mapping.kind) {
             None => Ok(()),
@@ -97,58 +80,16 @@ impl Domain {
         }
     }
 
-    fn unmap_in(
-        &self,
-        mapped: &mut BTreeMap<Gfn, (Arc<Domain>, Mfn)>,
-        gfn: Gfn,
-    ) -> Result<(), Errno> {
+    fn unmap_in(&self, mapped: &mut BTreeMap<Gfn, Mapped>, gfn: Gfn) -> Result<(), Errno> {
         if !mapped.contains_key(&gfn) {
             return Err(Errno::NoEnt);
         }
         self.p2m.lock().unmap(gfn, 1).map_err(|_| Errno::NoMem)?;
-        if let Some((owner, frame)) = mapped.remove(&gfn) {
-            owner.drop_foreign(frame);
+        if let Some(gone) = mapped.remove(&gfn)
+            && let Some((page, frame)) = gone.held
+        {
+            gone.owner.let_go(page, frame);
         }
         Ok(())
-    }
-
-    /// One mapping of a frame of this domain has gone.
-    fn drop_foreign(&self, frame: Mfn) {
-        {
-            let mut counts = self.foreign.counts.lock();
-            let Some(count) = counts.get_mut(&frame) else {
-                return;
-            };
-            *count -= 1;
-            if *count > 0 {
-                return;
-            }
-            counts.remove(&frame);
-        }
-        if self.life.is_dying() {
-            self.release_last(frame);
-        }
-    }
-
-    /// Gives back a frame that destruction had to leave.
-    fn release_last(&self, frame: Mfn) {
-        let mut own = self.own.lock();
-        let mut p2m = self.p2m.lock();
-        let place = own
-            .iter()
-            .flat_map(|range| range.start >> 12..range.end >> 12)
-            .map(Gfn)
-            .find(|&gfn| {
-                p2m.lookup(gfn)
-                    .is_some_and(|mapping| mapping.kind == Kind::Ram && mapping.frame == frame)
-            });
-        if let Some(gfn) = place
-            && p2m.unmap(gfn, 1).is_ok()
-        {
-            own.remove(gfn.0 << 12..(gfn.0 + 1) << 12);
-            frames::give_back(frame);
-        }
-        drop((p2m, own));
-        self.finish_if_empty();
     }
 }

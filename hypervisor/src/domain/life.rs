@@ -10,6 +10,7 @@ use oxen_abi::Errno;
 use oxen_abi::event_channel::Virq;
 use oxen_core::address::Gfn;
 use oxen_core::event::Peer;
+use oxen_core::grant::Limits;
 use oxen_core::id::{DomainId, Port};
 use oxen_core::memory::p2m::Kind;
 use oxen_core::schedule::Affinity;
@@ -17,7 +18,7 @@ use oxen_core::time::RunstateKind;
 
 use super::{Domain, p2m, registry};
 use crate::cpu;
-use crate::memory::frames;
+use crate::memory::{frames, holds};
 use crate::time;
 use crate::vcpu::{VcpuShared, schedule};
 
@@ -90,15 +91,20 @@ impl Life {
 ///
 /// # Errors
 /// `Exist` for a number in use, `Inval` for a bad number of vCPUs, `NoMem`.
-pub fn create(asked: Option<DomainId>, vcpus: u32, handle: [u8; 16]) -> Result<Arc<Domain>, Errno> {
+pub fn create(
+    asked: Option<DomainId>,
+    vcpus: u32,
+    handle: [u8; 16],
+    grants: Limits,
+) -> Result<Arc<Domain>, Errno> {
     if !(1..=MOST_VCPUS).contains(&vcpus) {
         return Err(Errno::Inval);
     }
     let domain = registry::insert(asked, |id| {
         let (format, gigabyte_pages) = p2m::machine_format();
         let map = p2m::DomainP2m::new(format, gigabyte_pages).ok_or(Errno::NoMem)?;
-        let domain =
-            Domain::new(id, false, Life::paused(), vcpus as usize, map).ok_or(Errno::NoMem)?;
+        let domain = Domain::new(id, false, Life::paused(), vcpus as usize, map, grants)
+            .ok_or(Errno::NoMem)?;
         *domain.handle.lock() = handle;
         let domain = Arc::new(domain);
         schedule::admit(&domain, |_| Affinity::default()).map_err(|_| Errno::NoMem)?;
@@ -150,6 +156,7 @@ impl Domain {
     pub fn destroy(&self) -> Result<(), Errno> {
         if !self.life.dying.swap(true, Ordering::AcqRel) {
             self.stop_all();
+            self.drop_claim();
             // Those who have mapped frames of it must hear of it, or it lingers.
             tell_control_domain();
         }
@@ -160,9 +167,16 @@ impl Domain {
         }
         self.events
             .close_all(|port, peer| self.tell_far_end(port, peer));
+        self.drop_mapped_grants()?;
         self.release_memory()?;
         self.finish_if_empty();
         Ok(())
+    }
+
+    /// Nothing is kept for it any more.
+    fn drop_claim(&self) {
+        // Taking a claim back cannot fail.
+        let _ = frames::claim(&mut self.control.claim.lock(), 0, 0);
     }
 
     /// A port of this domain was closed that led to another domain's.
@@ -196,13 +210,19 @@ impl Domain {
                 };
                 let count = span.rest_from(Gfn(first)).min(end - first).min(left);
                 let mapping = span.mapping(Gfn(first));
-                let kept = mapping.kind == Kind::Ram && self.foreign.is_held(mapping.frame, count);
-                if !kept {
-                    p2m.unmap(Gfn(first), count).map_err(|_| Errno::NoMem)?;
-                    own.remove(first << 12..(first + count) << 12);
-                    if mapping.kind == Kind::Ram {
-                        frames::give_back_run(mapping.frame, count);
-                    }
+                let is_ram = mapping.kind == Kind::Ram;
+                // As far as the first frame that somebody uses; that one alone is left.
+                let held = holds::first_held(mapping.frame, count).filter(|_| is_ram);
+                if held == Some(0) {
+                    left -= 1;
+                    first += 1;
+                    continue;
+                }
+                let count = held.unwrap_or(count);
+                p2m.unmap(Gfn(first), count).map_err(|_| Errno::NoMem)?;
+                own.remove(first << 12..(first + count) << 12);
+                if is_ram {
+                    frames::give_back_run(mapping.frame, count);
                 }
                 left -= count;
                 first += count;

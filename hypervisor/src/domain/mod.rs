@@ -1,9 +1,13 @@
 //! Domains: what their vCPUs share.
 
+pub mod control;
 pub mod crash;
 pub mod dom0;
 pub mod event_pages;
 pub mod foreign;
+pub mod grant_copy;
+pub mod grants;
+mod held;
 pub mod life;
 pub mod p2m;
 pub mod registry;
@@ -18,6 +22,7 @@ use oxen_abi::shared_info;
 use oxen_core::address::{Gfn, GuestPhys, Mfn, PAGE_SIZE};
 use oxen_core::apic::{Delivery, Destination, Ipi, Trigger};
 use oxen_core::event::{EventChannels, Notify};
+use oxen_core::grant::Limits;
 use oxen_core::guest_page::GuestPage;
 use oxen_core::id::{DomainId, VcpuId};
 use oxen_core::memory::p2m::{Kind, MapError};
@@ -26,11 +31,13 @@ use oxen_core::schedule;
 use oxen_core::time as clock;
 use spin::{Mutex, Once};
 
-use crate::memory::{HostPages, frames, guest_page};
+use crate::memory::{HostPages, frames, guest_page, holds};
 use crate::time;
 use crate::vcpu::VcpuShared;
+use control::Control;
 use event_pages::EventPages;
 use foreign::Foreign;
+use grants::Grants;
 use life::Life;
 use p2m::DomainP2m;
 
@@ -69,12 +76,14 @@ pub struct Domain {
     pub shares: Arc<schedule::Domain>,
     /// What it and others have mapped of each other.
     pub foreign: Foreign,
+    /// What the control domain has set.
+    pub control: Control,
     /// The toolstack's name for it.
     pub handle: Mutex<[u8; 16]>,
     /// What is mapped where it has the local APIC, on CPUs that virtualize that.
     pub apic_access_page: Option<HostPages>,
-    /// Pages of its grant table, as far as it has grown.
-    pub grant_frames: Mutex<alloc::vec::Vec<HostPages>>,
+    /// What it grants to others, and what it has mapped of their grants.
+    pub grants: Grants,
     shared_info: HostPages,
     shared_info_at: Mutex<Option<Gfn>>,
     params: [AtomicU64; param::COUNT as usize],
@@ -99,6 +108,7 @@ impl Domain {
         life: Life,
         vcpus: usize,
         p2m: DomainP2m,
+        grants: Limits,
     ) -> Option<Self> {
         /// What libxl allows guests whose configuration does not say (`max_event_channels`, 1023 beside port 0).
         const GUEST_PORTS: u32 = 1024;
@@ -126,11 +136,12 @@ impl Domain {
             own: Mutex::new(RangeSet::new()),
             memory_map: Once::new(),
             runstate_areas: vcpus.iter().map(|_| Mutex::new(None)).collect(),
-            grant_frames: Mutex::new(alloc::vec::Vec::new()),
+            grants: Grants::new(grants)?,
             vcpus,
             life,
             shares: schedule::Domain::new(id, schedule::Params::default()),
             foreign: Foreign::default(),
+            control: Control::default(),
             handle: Mutex::new([0; 16]),
             apic_access_page,
             shared_info,
@@ -219,7 +230,7 @@ impl Domain {
         clock::publish_wallclock(
             &self.shared_info.shared(),
             shared_info::WALLCLOCK,
-            time::utc_at_zero(),
+            self.control.wall_clock(time::utc_at_zero()),
         );
     }
 
@@ -256,11 +267,21 @@ impl Domain {
     /// its, which is its by number, out of its reach.
     ///
     /// # Errors
-    /// The map cannot be changed.
+    /// The map cannot be changed, or what is there cannot be given up: pages of others, and own ones that others use or that
+    /// events are written to.
     pub fn map_shared(&self, gfn: Gfn, frame: Mfn) -> Result<(), MapError> {
+        let event_pages = self.event_pages.lock();
         let mut own = self.own.lock();
         let mut p2m = self.p2m.lock();
         let before = p2m.lookup(gfn);
+        let is_needed = before.is_some_and(|before| match before.kind {
+            Kind::Ram => event_pages.contains(before.frame) || holds::is_held(before.frame),
+            Kind::Foreign | Kind::Grant | Kind::GrantReadOnly => true,
+            Kind::RamReadOnly | Kind::Device | Kind::Shared => false,
+        });
+        if is_needed {
+            return Err(MapError::BeyondMap);
+        }
         p2m.replace(gfn, frame, Kind::Shared)?;
         if let Some(old) = before.filter(|old| old.kind == Kind::Ram && !self.privileged) {
             own.remove(gfn.0 << 12..(gfn.0 + 1) << 12);

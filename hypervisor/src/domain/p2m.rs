@@ -80,6 +80,16 @@ impl DomainP2m {
         self.0.tables()
     }
 
+    /// Bounds the frames that the tables may take, see [`P2m::limit_tables`].
+    pub const fn limit_tables(&mut self, most: u64) {
+        self.0.limit_tables(most);
+    }
+
+    /// Most frames that the tables may take.
+    pub const fn most_tables(&self) -> u64 {
+        self.0.most_tables()
+    }
+
     /// What a guest frame leads to.
     pub fn lookup(&self, gfn: Gfn) -> Option<Mapping> {
         self.0.lookup(gfn)
@@ -116,9 +126,17 @@ impl DomainP2m {
     /// # Errors
     /// See [`P2m::unmap`].
     pub fn unmap(&mut self, gfn: Gfn, count: u64) -> Result<(), MapError> {
-        self.0.unmap(gfn, count)?;
+        self.unmap_unflushed(gfn, count)?;
         flush_all();
         Ok(())
+    }
+
+    /// The same where the caller calls [`flush_all`] for many changes at once, before it lets anybody have the frames.
+    ///
+    /// # Errors
+    /// See [`P2m::unmap`].
+    pub fn unmap_unflushed(&mut self, gfn: Gfn, count: u64) -> Result<(), MapError> {
+        self.0.unmap(gfn, count)
     }
 }
 
@@ -131,7 +149,7 @@ impl Drop for DomainP2m {
 
 /// Returns when no CPU can use a translation from before any more: those in guest mode are made to leave it, those not
 /// in guest mode will see the new generation before they enter.
-fn flush_all() {
+pub fn flush_all() {
     GENERATION.fetch_add(1, Ordering::SeqCst);
     let me = cpu::current().id();
     for other in cpu::percpu::all().filter(|other| other.id() != me) {

@@ -68,6 +68,11 @@ impl<const N: usize> Argument<N> {
     pub fn set_u32(&mut self, offset: usize, value: u32) {
         self.0[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }
+
+    /// Sets the 64-bit field at `offset`.
+    pub fn set_u64(&mut self, offset: usize, value: u64) {
+        self.0[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    }
 }
 
 /// Writes bytes at a guest pointer.

@@ -7,13 +7,14 @@ use core::sync::atomic::AtomicU64;
 use oxen_abi::Errno;
 use oxen_abi::domctl::{DOMAIN, HEADER, INTERFACE_VERSION, cmd, context, create, info};
 use oxen_core::address::PAGE_SIZE;
+use oxen_core::grant::Limits;
 use oxen_core::id::DomainId;
 use oxen_core::memory::p2m::ADDRESS_BITS;
 use oxen_core::start::StartRegisters;
 use oxen_core::time::RunstateKind;
 
 use super::arguments::{Argument, read_bytes, write_bytes};
-use super::{Arguments, Outcome, scheduling, versioned_handler};
+use super::{Arguments, Outcome, hvm_context, limits, scheduling, settings, versioned_handler};
 use crate::domain::{Domain, life, registry};
 use crate::time;
 use crate::vcpu::Running;
@@ -64,7 +65,9 @@ impl<H: Vcpu> Table<H> {
         }),
         (cmd::UNPAUSE, |_, call| call.target()?.unpause().map(|()| 0)),
         (cmd::GET_INFO, get_info),
-        (cmd::MAX_MEM, max_memory),
+        (cmd::MAX_MEM, |vcpu, call| {
+            limits::max_memory(vcpu, &*call.target()?, call.body())
+        }),
         (cmd::GET_VCPU_INFO, get_vcpu_info),
         (cmd::MAX_VCPUS, max_vcpus),
         (cmd::SCHEDULER_OP, |vcpu, call| {
@@ -78,9 +81,33 @@ impl<H: Vcpu> Table<H> {
         }),
         (cmd::SET_HANDLE, set_handle),
         (cmd::SET_HVM_CONTEXT, set_hvm_context),
-        // One clock for all, and tables from the machine's own memory: nothing to set.
+        (cmd::GET_HVM_CONTEXT, |vcpu, call| {
+            hvm_context::get(vcpu, &*call.other(vcpu)?, call.body())
+        }),
+        (cmd::GET_HVM_CONTEXT_PARTIAL, |vcpu, call| {
+            hvm_context::get_partial(vcpu, &*call.other(vcpu)?, call.body())
+        }),
+        (cmd::SEND_TRIGGER, |vcpu, call| {
+            settings::send_trigger(vcpu, &*call.target()?, call.body())
+        }),
+        (cmd::SET_TIME_OFFSET, |vcpu, call| {
+            settings::set_time_offset(vcpu, &*call.target()?, call.body())
+        }),
+        // Guests are not watched from outside.
+        (cmd::VM_EVENT, |_, call| {
+            call.target().and(Err(Errno::OpNotSupp))
+        }),
+        (cmd::MONITOR, |_, call| {
+            call.target().and(Err(Errno::OpNotSupp))
+        }),
+        // One clock for all: nothing to set.
         (cmd::SET_TSC_INFO, |_, call| call.target().map(|_| 0)),
-        (cmd::SET_PAGING_MEMPOOL, |_, call| call.target().map(|_| 0)),
+        (cmd::GET_PAGING_MEMPOOL, |vcpu, call| {
+            limits::paging_memory(vcpu, &*call.target()?, call.body())
+        }),
+        (cmd::SET_PAGING_MEMPOOL, |vcpu, call| {
+            limits::set_paging_memory(vcpu, &*call.other(vcpu)?, call.body())
+        }),
     ];
 }
 
@@ -102,14 +129,20 @@ fn create_domain<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
     let is_pvh = flags & create::FLAG_HVM != 0
         && flags & create::FLAG_HAP != 0
         && argument.u32(create::EMULATION) == create::EMULATE_LOCAL_APIC;
-    if !is_pvh || flags & !create::FLAGS_KNOWN != 0 {
+    if !is_pvh || flags & !create::FLAGS_KNOWN != 0 || !limits::are_known(&argument) {
         return Err(Errno::Inval);
     }
     let asked =
         (call.domain.0 != 0 && call.domain < DomainId::FIRST_RESERVED).then_some(call.domain);
     let mut handle = [0; 16];
     handle.copy_from_slice(&argument.bytes()[create::HANDLE..][..16]);
-    let domain = life::create(asked, argument.u32(create::MAX_VCPUS), handle)?;
+    let grants = Limits::asked(
+        argument.u32(create::MAX_GRANT_FRAMES) as i32,
+        argument.u32(create::MAX_MAPTRACK_FRAMES) as i32,
+        argument.u32(create::GRANT_OPTIONS),
+    )?;
+    let domain = life::create(asked, argument.u32(create::MAX_VCPUS), handle, grants)?;
+    limits::apply(&argument, &domain);
     let written = write_bytes(
         vcpu,
         call.pointer.wrapping_add(DOMAIN),
@@ -158,6 +191,8 @@ pub fn describe(domain: &Domain) -> [u8; info::SIZE] {
     put(info::FLAGS, &flags.to_le_bytes());
     put(info::TOTAL_PAGES, &own.to_le_bytes());
     put(info::MAX_PAGES, &domain.life.max_pages().to_le_bytes());
+    let claimed = domain.control.claim.lock().frames();
+    put(info::OUTSTANDING_PAGES, &claimed.to_le_bytes());
     put(info::SHARED_INFO, &u64::MAX.to_le_bytes());
     put(info::CPU_TIME, &domain.cpu_time().to_le_bytes());
     put(info::ONLINE_VCPUS, &(online as u32).to_le_bytes());
@@ -178,13 +213,6 @@ fn get_info<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
     write_bytes(vcpu, call.body(), &describe(&domain))?;
     let id = domain.id.0.to_le_bytes();
     write_bytes(vcpu, call.pointer.wrapping_add(DOMAIN), &id).map(|()| 0)
-}
-
-fn max_memory<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
-    const KIB_IN_PAGE: u64 = PAGE_SIZE as u64 / 1024;
-    let kib = Argument::<8>::read(vcpu, call.body())?.u64(0);
-    call.target()?.life.set_max_pages(kib / KIB_IN_PAGE);
-    Ok(0)
 }
 
 fn get_vcpu_info<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {

@@ -9,12 +9,16 @@ mod domctl;
 pub mod events;
 pub mod grants;
 pub mod hvm;
+mod hvm_context;
+mod limits;
+mod machine;
 pub mod memory;
 pub mod page;
 pub mod physdev;
 pub mod platform;
 pub mod sched;
 mod scheduling;
+mod settings;
 mod sysctl;
 pub mod vcpu;
 pub mod version;
@@ -116,14 +120,18 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>) {
     }
 }
 
-/// Sets the first argument, for a call that goes on where it is.
-fn set_first_argument<H: Vcpu>(vcpu: &mut Running<H>, value: u64) {
-    let register = if vcpu.hardware.in_64_bit_mode() {
-        Gprs::RDI
+/// Where arguments are: Linux's order, in 64-bit and in 32-bit mode (xen/arch-x86/xen-x86_64.h, xen-x86_32.h).
+const ARGUMENTS_64: [usize; 5] = [Gprs::RDI, Gprs::RSI, Gprs::RDX, 10, 8];
+const ARGUMENTS_32: [usize; 5] = [Gprs::RBX, Gprs::RCX, Gprs::RDX, Gprs::RSI, Gprs::RDI];
+
+/// Sets an argument, for a call that goes on where it is.
+fn set_argument<H: Vcpu>(vcpu: &mut Running<H>, index: usize, value: u64) {
+    let registers = if vcpu.hardware.in_64_bit_mode() {
+        ARGUMENTS_64
     } else {
-        Gprs::RBX
+        ARGUMENTS_32
     };
-    vcpu.gprs.0[register] = value;
+    vcpu.gprs.0[registers[index]] = value;
 }
 
 /// Handles the other vendor's instruction, of `length` bytes.
@@ -143,30 +151,11 @@ enum Done {
 fn run<H: Vcpu>(vcpu: &mut Running<H>) -> Done {
     let long = vcpu.hardware.in_64_bit_mode();
     let registers = &vcpu.gprs.0;
-    // Linux's order of arguments, in 64-bit and in 32-bit mode (xen/arch-x86/xen-x86_64.h, xen-x86_32.h).
     let (number, arguments) = if long {
-        (
-            registers[Gprs::RAX],
-            [
-                registers[Gprs::RDI],
-                registers[Gprs::RSI],
-                registers[Gprs::RDX],
-                registers[10],
-                registers[8],
-            ],
-        )
+        (registers[Gprs::RAX], ARGUMENTS_64.map(|at| registers[at]))
     } else {
         let low = |index: usize| registers[index] & 0xFFFF_FFFF;
-        (
-            low(Gprs::RAX),
-            [
-                low(Gprs::RBX),
-                low(Gprs::RCX),
-                low(Gprs::RDX),
-                low(Gprs::RSI),
-                low(Gprs::RDI),
-            ],
-        )
+        (low(Gprs::RAX), ARGUMENTS_32.map(low))
     };
     let result = if vcpu.hardware.cpl() == 0 {
         dispatch(vcpu, number, &arguments)

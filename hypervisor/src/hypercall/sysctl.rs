@@ -7,8 +7,7 @@ use oxen_abi::sysctl::{HEADER, INTERFACE_VERSION, SCHEDULER_CREDIT2, cmd, physin
 use oxen_core::id::DomainId;
 
 use super::arguments::{Argument, write_bytes};
-use super::{Arguments, Outcome, domctl, scheduling, versioned_handler};
-use crate::console;
+use super::{Arguments, Outcome, domctl, machine, scheduling, versioned_handler};
 use crate::cpu;
 use crate::domain::registry;
 use crate::memory::frames;
@@ -24,7 +23,11 @@ struct Table<H>(core::marker::PhantomData<H>);
 
 impl<H: Vcpu> Table<H> {
     const HANDLERS: &'static [(u32, Handler<H>)] = &[
-        (cmd::READ_CONSOLE, read_console),
+        (cmd::READ_CONSOLE, machine::read_console),
+        (cmd::DEBUG_KEYS, machine::press_keys),
+        (cmd::GET_CPU_INFO, machine::idle_times),
+        (cmd::CPU_TOPOLOGY, machine::topology),
+        (cmd::NUMA_INFO, machine::nodes),
         (cmd::PHYSINFO, describe_machine),
         (cmd::SCHED_ID, |vcpu, body| {
             write_bytes(vcpu, body, &SCHEDULER_CREDIT2.to_le_bytes()).map(|()| 0)
@@ -46,24 +49,15 @@ pub fn sysctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Out
     handler(vcpu, pointer.wrapping_add(HEADER))
 }
 
-/// The log, oldest first, as much as fits. It cannot be cleared: it is a ring.
-fn read_console<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
-    let mut argument = Argument::<24>::read(vcpu, body)?;
-    let (buffer, count) = (argument.u64(8), argument.u32(16) as usize);
-    let mut bytes = alloc::vec![0; console::LOG_CAPACITY];
-    let length = console::read_log(&mut bytes).min(count);
-    write_bytes(vcpu, buffer, &bytes[..length])?;
-    argument.set_u32(16, length as u32);
-    argument.write(vcpu, body).map(|()| 0)
-}
-
 fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let cpus = cpu::percpu::all().count() as u32;
     let (free, total) = frames::usage();
     let mut bytes = [0; physinfo::SIZE];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    let capabilities =
-        physinfo::CAPABILITY_HVM | physinfo::CAPABILITY_HAP | physinfo::CAPABILITY_GRANT_V1;
+    let capabilities = physinfo::CAPABILITY_HVM
+        | physinfo::CAPABILITY_HAP
+        | physinfo::CAPABILITY_GRANT_V1
+        | physinfo::CAPABILITY_GRANT_V2;
     for (at, value) in [
         (physinfo::THREADS_PER_CORE, 1),
         (physinfo::CORES_PER_SOCKET, cpus),
@@ -78,6 +72,7 @@ fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     for (at, value) in [
         (physinfo::TOTAL_PAGES, total),
         (physinfo::FREE_PAGES, free),
+        (physinfo::OUTSTANDING_PAGES, frames::claimed()),
         (physinfo::MAX_MFN, frames::end().0.saturating_sub(1)),
     ] {
         put(at, &u64::to_le_bytes(value));

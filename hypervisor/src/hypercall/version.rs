@@ -39,7 +39,12 @@ pub fn xen_version<H: Vcpu>(
             Ok(0)
         }
         cmd::COMMAND_LINE => {
-            let line = crate::command_line();
+            // Not every guest's business (Xen says the same word).
+            let line = if vcpu.domain.privileged {
+                crate::command_line()
+            } else {
+                "<denied>"
+            };
             text::<H, 1024>(vcpu, argument, line)
         }
         _ => unknown_operation(&UNKNOWN, "xen_version", command),

@@ -1,17 +1,24 @@
 //! The machine's frames, behind one lock.
 
+use core::sync::atomic::AtomicU32;
+
+use oxen_abi::Errno;
 use oxen_core::address::{Mfn, PAGE_SIZE};
+use oxen_core::memory::claims::{Claim, Claims};
 use oxen_core::memory::frames::{FrameInfo, Frames};
 use spin::{Mutex, Once};
 
-use super::layout;
+use super::{holds, layout};
 
 static FRAMES: Mutex<Option<Frames<'static>>> = Mutex::new(None);
+/// What is kept for domains that are being built. Locked before [`FRAMES`].
+static CLAIMS: Mutex<Claims> = Mutex::new(Claims::new());
 static RAM: Once<oxen_core::memory::ranges::RangeSet> = Once::new();
 
 /// Bytes of state for frames below `end`.
 pub const fn storage_size(end: Mfn) -> u64 {
-    (end.0 * size_of::<FrameInfo>() as u64).next_multiple_of(PAGE_SIZE as u64)
+    let of_a_frame = size_of::<FrameInfo>() + size_of::<AtomicU32>();
+    (end.0 * of_a_frame as u64).next_multiple_of(PAGE_SIZE as u64)
 }
 
 /// Starts the allocator with its state at `storage`, and nothing free.
@@ -20,11 +27,18 @@ pub const fn storage_size(end: Mfn) -> u64 {
 /// `storage` is RAM in the direct map of `storage_size(end)` bytes that nothing else uses.
 pub unsafe fn init(storage: oxen_core::address::HostPhys, end: Mfn) {
     let pointer = layout::direct_map(storage);
-    // SAFETY: by the caller's promise; zero is a valid FrameInfo.
-    let info = unsafe {
+    // SAFETY: by the caller's promise; zero is a valid FrameInfo and a valid count. The counts lie behind the FrameInfos,
+    // which keeps them aligned.
+    let (info, counts) = unsafe {
         pointer.write_bytes(0, storage_size(end) as usize);
-        core::slice::from_raw_parts_mut(pointer.cast::<FrameInfo>(), end.0 as usize)
+        let info = pointer.cast::<FrameInfo>();
+        let counts = info.add(end.0 as usize).cast::<AtomicU32>();
+        (
+            core::slice::from_raw_parts_mut(info, end.0 as usize),
+            core::slice::from_raw_parts(counts, end.0 as usize),
+        )
     };
+    holds::init(counts);
     *FRAMES.lock() = Some(Frames::new(info));
 }
 
@@ -78,9 +92,32 @@ pub fn take(frame: Mfn) -> bool {
     with(|frames| frames.take(frame)).unwrap_or(false)
 }
 
-/// A zeroed block of 2^order frames.
-pub fn allocate_block_zeroed(order: u32) -> Option<Mfn> {
-    let first = allocate(order)?;
+/// Keeps memory for a domain that owns `owned` frames and shall come to own `wanted`, see [`Claims::set`].
+///
+/// # Errors
+/// Those of [`Claims::set`].
+pub fn claim(claim: &mut Claim, wanted: u64, owned: u64) -> Result<(), Errno> {
+    let mut claims = CLAIMS.lock();
+    claims.set(claim, wanted, owned, usage().0)
+}
+
+/// Free frames that are kept for someone.
+pub fn claimed() -> u64 {
+    CLAIMS.lock().outstanding()
+}
+
+/// A zeroed block of 2^order frames for the domain of the claim; `None` also if what is left is kept for others. The
+/// hypervisor's own needs do not ask: a domain's tables come from what others have claimed rather than not at all.
+pub fn allocate_block_zeroed(order: u32, claim: &mut Claim) -> Option<Mfn> {
+    let first = {
+        let mut claims = CLAIMS.lock();
+        if !claims.allow(*claim, 1 << order, usage().0) {
+            return None;
+        }
+        let first = allocate(order)?;
+        claims.taken(claim, 1 << order);
+        first
+    };
     // SAFETY: the block was just allocated, so nobody else uses it; it lies in the direct map.
     unsafe { layout::direct_map_frame(first).write_bytes(0, PAGE_SIZE << order) };
     Some(first)
@@ -155,9 +192,12 @@ pub fn give_back_run(first: Mfn, count: u64) {
 /// Order of the largest block that domains get at once (1 GiB).
 const MOST_ORDER: u32 = 18;
 
-/// Claims one free frame by its number and clears it.
+/// Takes one free frame by its number and clears it, unless all that is left is kept for domains being built.
 pub fn take_zeroed(frame: Mfn) -> bool {
-    let taken = take(frame);
+    let taken = {
+        let claims = CLAIMS.lock();
+        claims.allow(Claim::default(), 1, usage().0) && take(frame)
+    };
     if taken {
         zero(frame);
     }

@@ -1,4 +1,5 @@
-//! The heap: small blocks from a linked list of fixed size, large ones straight from the frame allocator.
+//! The heap: small blocks from a linked list of fixed size, large ones straight from the frame allocator, and so are small
+//! ones when the list is full: what domains need of it together is no fixed amount.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
@@ -47,14 +48,15 @@ unsafe impl GlobalAlloc for HypervisorHeap {
         if layout.size() >= LARGE || layout.align() > PAGE_SIZE {
             return large(&layout).map_or(null_mut(), map::direct_map_frame);
         }
-        self.small
-            .lock()
-            .allocate_first_fit(layout)
-            .map_or(null_mut(), NonNull::as_ptr)
+        let small = self.small.lock().allocate_first_fit(layout);
+        small.map_or_else(
+            |()| large(&layout).map_or(null_mut(), map::direct_map_frame),
+            NonNull::as_ptr,
+        )
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if layout.size() >= LARGE || layout.align() > PAGE_SIZE {
+        if !is_in_pool(pointer) {
             if let Some(address) = map::direct_map_to_phys(pointer as u64) {
                 frames::free_run(address.frame(), frames_of(&layout));
             }
@@ -63,6 +65,12 @@ unsafe impl GlobalAlloc for HypervisorHeap {
             unsafe { self.small.lock().deallocate(pointer, layout) };
         }
     }
+}
+
+/// Whether a block came from the list.
+fn is_in_pool(pointer: *mut u8) -> bool {
+    let start = (&raw const POOL).addr();
+    (start..start + SMALL_POOL).contains(&pointer.addr())
 }
 
 fn large(layout: &Layout) -> Option<Mfn> {

@@ -3,12 +3,14 @@
 pub mod frames;
 pub mod guest;
 pub mod heap;
+pub mod holds;
 pub mod layout;
 pub mod paging;
 
 use core::ptr::NonNull;
 
 use oxen_core::address::{Mfn, PAGE_SIZE};
+use oxen_core::grant;
 use oxen_core::guest_page::GuestPage;
 use oxen_core::memory::p2m::Mapping;
 
@@ -59,6 +61,12 @@ impl HostPages {
         let first = self.first;
         core::mem::forget(self);
         first
+    }
+}
+
+impl grant::Frame for HostPages {
+    fn page(&self) -> GuestPage {
+        self.shared()
     }
 }
 

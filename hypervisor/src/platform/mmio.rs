@@ -18,10 +18,11 @@ pub fn map_on_demand(domain: &Domain, gfn: Gfn) -> bool {
         return false;
     }
     let mut p2m = domain.p2m.lock();
-    // Another vCPU may have been faster.
-    p2m.lookup(gfn)
-        .is_some_and(|mapping| mapping.kind == Kind::Device)
-        || p2m.map(gfn, Mfn(gfn.0), 1, Kind::Device).is_ok()
+    match p2m.lookup(gfn) {
+        // Another vCPU may have been faster; other things only lack a right, such as to write to a page granted for reading.
+        Some(mapping) => mapping.kind == Kind::Device,
+        None => p2m.map(gfn, Mfn(gfn.0), 1, Kind::Device).is_ok(),
+    }
 }
 
 /// Reads emulated device memory; where there is nothing, all bits are ones.

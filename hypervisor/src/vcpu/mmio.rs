@@ -1,9 +1,10 @@
 //! Guest-physical accesses without a mapping: emulated device registers, device memory mapped on demand, holes.
 
 use arrayvec::ArrayVec;
-use oxen_core::address::{GuestLinear, GuestPhys, PAGE_SIZE};
+use oxen_core::address::{Gfn, GuestLinear, GuestPhys, PAGE_SIZE};
 use oxen_core::apic::local;
 use oxen_core::emulate::{self, CodeSize, Operation};
+use oxen_core::memory::p2m::Kind;
 
 use super::exits::{register, set_register, skip};
 use super::{Running, interrupts};
@@ -25,8 +26,19 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, fault: NestedFault) {
     if !is_apic && devices::map_on_demand(&vcpu.domain, frame) {
         return;
     }
+    if fault.write && is_granted_for_reading(vcpu, frame) {
+        log::info!(
+            "domain {} vcpu {} writes to {}, which it was granted for reading",
+            vcpu.domain.id,
+            vcpu.shared().id,
+            fault.address
+        );
+        vcpu.general_protection();
+        return;
+    }
     if fault.execute {
-        log::warn!(
+        // A guest can do this as often as it likes.
+        log::debug!(
             "domain {} vcpu {} runs at {}, where there is no memory",
             vcpu.domain.id,
             vcpu.shared().id,
@@ -36,6 +48,11 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, fault: NestedFault) {
         return;
     }
     emulate_access(vcpu, fault);
+}
+
+fn is_granted_for_reading<H: Vcpu>(vcpu: &Running<H>, frame: Gfn) -> bool {
+    let mapping = vcpu.domain.p2m.lock().lookup(frame);
+    mapping.is_some_and(|mapping| mapping.kind == Kind::GrantReadOnly)
 }
 
 fn emulate_access<H: Vcpu>(vcpu: &mut Running<H>, fault: NestedFault) {

@@ -10,6 +10,7 @@ pub mod run;
 pub mod schedule;
 pub mod seat;
 pub mod shared;
+pub mod snapshot;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -1,4 +1,5 @@
-//! MSRs that are intercepted, by ranges in one table. What is not in it raises #GP, as a CPU does.
+//! MSRs that are intercepted, by ranges in one table. What is not in it raises #GP, as a CPU does; a domain that was made
+//! with relaxed MSRs reads 0 there instead.
 
 use oxen_core::apic::GeneralProtection;
 
@@ -65,7 +66,11 @@ pub fn read<H: Vcpu>(vcpu: &mut Running<H>) {
     let index = vcpu.gprs.0[Gprs::RCX] as u32;
     let result = match vcpu.hardware.read_kept_msr(index) {
         Some(value) => Ok(value),
-        None => find::<H>(index).map_or(Err(GeneralProtection), |entry| (entry.read)(vcpu, index)),
+        None => match find::<H>(index) {
+            Some(entry) => (entry.read)(vcpu, index),
+            None if vcpu.domain.control.relaxed_msrs() => Ok(0),
+            None => Err(GeneralProtection),
+        },
     };
     match result {
         Ok(value) => {
@@ -83,9 +88,11 @@ pub fn write<H: Vcpu>(vcpu: &mut Running<H>) {
     let result = match vcpu.hardware.write_kept_msr(index, value) {
         Some(true) => Ok(()),
         Some(false) => Err(GeneralProtection),
-        None => find::<H>(index).map_or(Err(GeneralProtection), |entry| {
-            (entry.write)(vcpu, index, value)
-        }),
+        None => match find::<H>(index) {
+            Some(entry) => (entry.write)(vcpu, index, value),
+            None if vcpu.domain.control.relaxed_msrs() => Ok(()),
+            None => Err(GeneralProtection),
+        },
     };
     match result {
         Ok(()) => skip(vcpu),

@@ -15,7 +15,7 @@ use oxen_core::time::RunstateKind;
 use super::schedule::{self, scheduler};
 use super::seat::Seat;
 use super::shared::Switch;
-use super::{Running, Wait, exits, interrupts};
+use super::{Running, Wait, exits, interrupts, snapshot};
 use crate::cpu::{self, PerCpu, debug_registers};
 use crate::domain::{crash, p2m};
 use crate::interrupt::{self, local_apic};
@@ -188,6 +188,7 @@ fn look<H: Vcpu>(vcpu: &mut Running<H>) {
 
 /// Obeys INIT and start-up interrupts, and what `vcpu_op` asked for.
 fn control<H: Vcpu>(vcpu: &mut Running<H>) {
+    snapshot::answer(vcpu);
     if !vcpu.shared().control_waits() {
         return;
     }

@@ -15,6 +15,7 @@ use spin::{Mutex, Once};
 use super::exits::Counters;
 use super::schedule::scheduler;
 use super::seat::Seat;
+use super::snapshot::Snapshot;
 use crate::cpu;
 use crate::domain::life::Life;
 use crate::time;
@@ -49,6 +50,8 @@ pub struct VcpuShared {
     handle: Once<Handle>,
     /// Why it left guest mode, and how often.
     pub exits: Counters,
+    /// Its registers for the control domain.
+    pub snapshot: Snapshot,
     nmi: AtomicBool,
     init: AtomicBool,
     startup: AtomicU32,
@@ -127,6 +130,7 @@ impl VcpuShared {
             runs_on: AtomicU16::new(NOWHERE),
             handle: Once::new(),
             exits: Counters::default(),
+            snapshot: Snapshot::default(),
             nmi: AtomicBool::new(false),
             init: AtomicBool::new(false),
             startup: AtomicU32::new(NO_STARTUP),

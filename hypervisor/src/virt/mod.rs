@@ -3,6 +3,7 @@
 //! Above this module there are exits, intercepts, injected events and guest registers; VMCS fields and VMCB offsets
 //! stay below it. Dispatch is static: the boot CPU chooses the backend once, and the vCPU loop is compiled for each.
 
+pub mod registers;
 pub mod svm;
 pub mod vmx;
 
@@ -69,6 +70,8 @@ pub struct PortAccess {
 pub struct NestedFault {
     /// Where.
     pub address: GuestPhys,
+    /// Whether the access was a write.
+    pub write: bool,
     /// Whether the access was an instruction fetch.
     pub execute: bool,
 }
@@ -263,6 +266,8 @@ pub trait Vcpu: Send + 'static {
     fn rflags(&self) -> u64;
     /// Sets the flags.
     fn set_rflags(&mut self, rflags: u64);
+    /// All registers but the general-purpose ones; also while the vCPU is not loaded, on the CPU that has it.
+    fn registers(&mut self) -> registers::Registers;
     /// Control registers and EFER.
     fn system(&self) -> SystemRegisters;
     /// Sets CR2, before a page fault is raised.

@@ -13,7 +13,7 @@ use crate::provision::{self, Dom0, Suite};
 const MEMORY: u32 = 1024;
 const KERNELS_MEMORY: u32 = 512;
 /// Nothing of the boot goes to the console: the serial line's speed would be what is measured.
-const QUIET: &str = "quiet loglevel=0";
+pub(super) const QUIET: &str = "quiet loglevel=0";
 const PROMPT: &str = "dom0# ";
 /// The kernel's last words before user space, with its clock before them.
 const LAST_STEP: &str = "Run /init as init process";

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod bochs;
 mod cache;
+mod grub;
 pub mod initrd;
 pub mod kernels;
 mod modules;
@@ -18,9 +19,10 @@ use anyhow::{Result, bail};
 
 use crate::progress::say;
 
+pub use grub::pvh_image as pvh_grub;
 pub use kernels::{Dom0, Suite};
 pub use packages::{missing_packages, packages};
-pub use toolstack::with_tools;
+pub use toolstack::{with_file, with_tools};
 
 /// Provisions it all, what is needed most first. A part that cannot be had does not keep the others away.
 ///
@@ -34,6 +36,7 @@ pub fn everything() -> Result<()> {
         bochs::binary().map(drop),
         kernels::dom0(Suite::Trixie).map(drop),
         kernels::dom0(Suite::Sid).map(drop),
+        grub::pvh_image().map(drop),
     ];
     let failed: Vec<String> = parts
         .into_iter()

@@ -89,6 +89,11 @@ impl EventChannels {
         }
     }
 
+    /// Bounds the port numbers: at most `limit`, of which 0 is not used. Ports that are open already stay.
+    pub fn set_limit(&self, limit: u32) {
+        self.table.lock().set_limit(limit);
+    }
+
     /// Where a vCPU's `vcpu_info` lies now.
     pub fn vcpu_info(&self, vcpu: VcpuId) -> Option<VcpuInfo> {
         self.vcpus.get(vcpu.index()).map(|events| *events.info())

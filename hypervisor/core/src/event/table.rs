@@ -36,6 +36,11 @@ impl Table {
         }
     }
 
+    /// Sets how many port numbers the domain may have; ports that are open already stay.
+    pub const fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Port numbers that the domain can have, of which 0 is not used.
     pub fn limit(&self) -> u32 {
         self.limit.min(self.abi.ports())

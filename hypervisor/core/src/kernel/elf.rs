@@ -6,11 +6,7 @@ use oxen_abi::start_info::NOTE_PHYS32_ENTRY;
 
 use super::{ELF_MAGIC, KernelError};
 
-const HEADER_SIZE: usize = 64;
-const PROGRAM_HEADER_SIZE: usize = 56;
-const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
-const MACHINE_X86_64: u64 = 62;
 const PT_LOAD: u64 = 1;
 const PT_NOTE: u64 = 4;
 const FOUR_GIB: u64 = 1 << 32;
@@ -20,6 +16,69 @@ const NOTE_SUPPORTED_FEATURES: u32 = 17;
 const NOTE_PHYS32_RELOC: u32 = 19;
 /// `XENFEAT_dom0`: the kernel can be the control domain.
 const FEATURE_DOM0: u64 = 1 << 11;
+
+/// Where the fields are in files of one class (System V ABI, "ELF header" and "Program header"). Machine and version have
+/// the same place in both.
+#[derive(Debug)]
+struct Class {
+    /// `EI_CLASS`.
+    number: u8,
+    /// `e_machine`.
+    machine: u64,
+    header_size: usize,
+    program_header_size: usize,
+    /// Bytes of an address or an offset.
+    word: usize,
+    /// `e_phoff`.
+    table: usize,
+    /// `e_phentsize`; `e_phnum` follows.
+    entry_size: usize,
+    /// `p_offset`.
+    offset: usize,
+    /// `p_paddr`; `p_filesz` and `p_memsz` follow.
+    address: usize,
+}
+
+/// 64-bit kernels: all of Linux's that are supported.
+static CLASS_64: Class = Class {
+    number: 2,
+    machine: 62,
+    header_size: 64,
+    program_header_size: 56,
+    word: 8,
+    table: 32,
+    entry_size: 54,
+    offset: 8,
+    address: 24,
+};
+
+/// 32-bit kernels, such as GRUB's: PVH enters every kernel in 32-bit mode.
+static CLASS_32: Class = Class {
+    number: 1,
+    machine: 3,
+    header_size: 52,
+    program_header_size: 32,
+    word: 4,
+    table: 28,
+    entry_size: 42,
+    offset: 4,
+    address: 12,
+};
+
+impl Class {
+    fn of(file: &[u8]) -> Result<&'static Self, KernelError> {
+        if !file.starts_with(&ELF_MAGIC) {
+            return Err(KernelError::NotX86Elf);
+        }
+        [&CLASS_64, &CLASS_32]
+            .into_iter()
+            .find(|class| {
+                file.get(4..6) == Some(&[class.number, LITTLE_ENDIAN])
+                    && number(file, 18, 2) == Some(class.machine)
+            })
+            .ok_or(KernelError::NotX86Elf)
+    }
+}
 
 /// A part of the kernel in memory.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +106,7 @@ pub struct Relocation {
 #[derive(Clone, Copy, Debug)]
 pub struct PvhKernel<'a> {
     file: &'a [u8],
+    class: &'static Class,
     /// 32-bit entry point, in one of the segments.
     pub entry: u32,
     /// Present if the kernel can be moved; its entry point then moves with it.
@@ -61,16 +121,13 @@ impl<'a> PvhKernel<'a> {
     /// # Errors
     /// What is wrong with the file.
     pub fn parse(file: &'a [u8]) -> Result<Self, KernelError> {
-        let header = file.get(..HEADER_SIZE).ok_or(KernelError::Truncated)?;
-        if !header.starts_with(&ELF_MAGIC)
-            || header[4] != CLASS_64
-            || header[5] != LITTLE_ENDIAN
-            || number(header, 18, 2) != Some(MACHINE_X86_64)
-        {
-            return Err(KernelError::NotX86Elf);
+        let class = Class::of(file)?;
+        if file.len() < class.header_size {
+            return Err(KernelError::Truncated);
         }
         let mut this = Self {
             file,
+            class,
             entry: 0,
             relocation: None,
             supports_dom0: None,
@@ -128,23 +185,30 @@ impl<'a> PvhKernel<'a> {
 
     fn program_headers(&self) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, KernelError> {
         let field = |offset, size| number(self.file, offset, size).ok_or(KernelError::Truncated);
-        let (offset, entry_size, count) = (field(32, 8)?, field(54, 2)?, field(56, 2)?);
-        if entry_size != PROGRAM_HEADER_SIZE as u64 {
+        let class = self.class;
+        let offset = field(class.table, class.word)?;
+        let (entry_size, count) = (field(class.entry_size, 2)?, field(class.entry_size + 2, 2)?);
+        if entry_size != class.program_header_size as u64 {
             return Err(KernelError::NotX86Elf);
         }
         let start = usize::try_from(offset).map_err(|_| KernelError::Truncated)?;
-        let size = count as usize * PROGRAM_HEADER_SIZE;
+        let size = count as usize * class.program_header_size;
         let table = start
             .checked_add(size)
             .and_then(|end| self.file.get(start..end))
             .ok_or(KernelError::Truncated)?;
-        Ok(table.chunks_exact(PROGRAM_HEADER_SIZE))
+        Ok(table.chunks_exact(class.program_header_size))
     }
 
     fn content(&self, header: &[u8]) -> Result<&'a [u8], KernelError> {
-        let field =
-            |offset| number(header, offset, 8).and_then(|value| usize::try_from(value).ok());
-        let (start, size) = field(8).zip(field(32)).ok_or(KernelError::Truncated)?;
+        let class = self.class;
+        let field = |offset| {
+            number(header, offset, class.word).and_then(|value| usize::try_from(value).ok())
+        };
+        let file_size = class.address + class.word;
+        let (start, size) = field(class.offset)
+            .zip(field(file_size))
+            .ok_or(KernelError::Truncated)?;
         start
             .checked_add(size)
             .and_then(|end| self.file.get(start..end))
@@ -152,8 +216,10 @@ impl<'a> PvhKernel<'a> {
     }
 
     fn segment(&self, header: &[u8]) -> Result<Segment<'a>, KernelError> {
-        let field = |offset| number(header, offset, 8).ok_or(KernelError::Truncated);
-        let (address, size) = (field(24)?, field(40)?);
+        let class = self.class;
+        let field = |offset| number(header, offset, class.word).ok_or(KernelError::Truncated);
+        let memory_size = class.address + 2 * class.word;
+        let (address, size) = (field(class.address)?, field(memory_size)?);
         let bytes = self.content(header)?;
         let end = address.checked_add(size).ok_or(KernelError::BadSegment)?;
         if end > FOUR_GIB || (bytes.len() as u64) > size {
@@ -232,31 +298,38 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// An executable with one segment at 16 MiB and these notes, each a type and a descriptor.
+    /// A 64-bit executable with one segment at 16 MiB and these notes, each a type and a descriptor.
     fn kernel(notes: &[(u32, &[u8])]) -> Vec<u8> {
-        let mut file = vec![0; HEADER_SIZE + 2 * PROGRAM_HEADER_SIZE];
+        kernel_of(&CLASS_64, notes)
+    }
+
+    fn kernel_of(class: &Class, notes: &[(u32, &[u8])]) -> Vec<u8> {
+        let mut file = vec![0; class.header_size + 2 * class.program_header_size];
         let start = file.len() as u64;
         note(&mut file, b"GNU\0", 3, &[7; 5]);
         for &(kind, value) in notes {
             note(&mut file, b"Xen\0", kind, value);
         }
         let notes_size = file.len() as u64 - start;
-        file[..6].copy_from_slice(b"\x7FELF\x02\x01");
+        file[..4].copy_from_slice(&ELF_MAGIC);
+        file[4..6].copy_from_slice(&[class.number, LITTLE_ENDIAN]);
         let mut put = |offset: usize, value: u64, size: usize| {
             file[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
         };
-        put(18, MACHINE_X86_64, 2);
-        put(32, HEADER_SIZE as u64, 8);
-        put(54, PROGRAM_HEADER_SIZE as u64, 2);
-        put(56, 2, 2);
-        let (load, notes) = (HEADER_SIZE, HEADER_SIZE + PROGRAM_HEADER_SIZE);
+        let word = class.word;
+        put(18, class.machine, 2);
+        put(class.table, class.header_size as u64, word);
+        put(class.entry_size, class.program_header_size as u64, 2);
+        put(class.entry_size + 2, 2, 2);
+        let load = class.header_size;
+        let notes = load + class.program_header_size;
         put(load, PT_LOAD, 4);
-        put(load + 24, 0x100_0000, 8);
-        put(load + 32, 64, 8);
-        put(load + 40, 0x2000, 8);
+        put(load + class.address, 0x100_0000, word);
+        put(load + class.address + word, 64, word);
+        put(load + class.address + 2 * word, 0x2000, word);
         put(notes, PT_NOTE, 4);
-        put(notes + 8, start, 8);
-        put(notes + 32, notes_size, 8);
+        put(notes + class.offset, start, word);
+        put(notes + class.address + word, notes_size, word);
         file
     }
 
@@ -283,6 +356,26 @@ mod tests {
             assert_eq!(kernel.extent(), 0x100_0000..0x100_2000);
             assert_eq!(kernel.segments().count(), 1);
             assert_eq!((kernel.relocation, kernel.supports_dom0), (None, None));
+        }
+    }
+
+    #[test]
+    fn a_32_bit_kernel_is_as_good() {
+        let file = kernel_of(&CLASS_32, &[ENTRY]);
+        let kernel = PvhKernel::parse(&file).expect("a PVH kernel");
+        assert_eq!(kernel.entry, 0x100_0850);
+        assert_eq!(kernel.extent(), 0x100_0000..0x100_2000);
+        let first = kernel.segments().next().expect("a segment");
+        assert_eq!(first.bytes, &file[..64]);
+    }
+
+    #[test]
+    fn a_kernel_for_another_processor_is_refused() {
+        for (offset, value) in [(4, 3), (5, 2), (18, 40)] {
+            let mut file = kernel(&[ENTRY]);
+            file[offset] = value;
+            let refused = PvhKernel::parse(&file).map(|_| ());
+            assert_eq!(refused, Err(KernelError::NotX86Elf));
         }
     }
 
@@ -338,7 +431,7 @@ mod tests {
     #[test]
     fn segments_beyond_four_gib_are_refused() {
         let mut file = kernel(&[ENTRY]);
-        file[HEADER_SIZE + 28] = 1;
+        file[CLASS_64.header_size + CLASS_64.address + 4] = 1;
         assert_eq!(
             PvhKernel::parse(&file).map(|_| ()),
             Err(KernelError::BadSegment)
@@ -347,8 +440,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_damaged_file_never_panics(at in 0usize..300, value in any::<u8>(), cut in 0usize..300) {
-            let mut file = kernel(&[ENTRY, (NOTE_PHYS32_RELOC, &[1; 12])]);
+        fn a_damaged_file_never_panics(wide: bool, at in 0usize..300, value in any::<u8>(), cut in 0usize..300) {
+            let class = if wide { &CLASS_64 } else { &CLASS_32 };
+            let mut file = kernel_of(class, &[ENTRY, (NOTE_PHYS32_RELOC, &[1; 12])]);
             let at = at % file.len();
             file[at] = value;
             file.truncate(cut.max(1));

@@ -29,7 +29,7 @@ pub enum KernelError {
     Corrupt(Compression),
     /// More is unpacked than the header announces, or less.
     WrongSize,
-    /// Not a 64-bit x86 executable.
+    /// Not an x86 executable.
     NotX86Elf,
     /// No PVH entry point.
     NotPvh,
@@ -74,7 +74,7 @@ impl fmt::Display for KernelError {
             Self::WrongSize => f.write_str(
                 "the payload's size is not what its header announces; copy the file again",
             ),
-            Self::NotX86Elf => f.write_str("not a 64-bit x86 ELF executable; give an x86-64 kernel"),
+            Self::NotX86Elf => f.write_str("not an x86 ELF executable; give a kernel for x86"),
             Self::NotPvh => f.write_str(
                 "not PVH-bootable, no PHYS32_ENTRY note; use a kernel built with CONFIG_PVH=y",
             ),

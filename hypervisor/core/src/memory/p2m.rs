@@ -153,7 +153,7 @@ impl Span {
 /// The map cannot be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
-    /// No memory for a table.
+    /// No memory for a table, or as many tables as may be.
     OutOfMemory,
     /// The guest frame lies beyond [`ADDRESS_BITS`].
     BeyondMap,
@@ -165,6 +165,8 @@ pub struct P2m<M> {
     memory: M,
     root: Mfn,
     tables: u64,
+    /// Most frames that the tables may take.
+    most_tables: u64,
     /// Largest level of leaves: 2 (1 GiB), 1 (2 MiB) or 0.
     largest: u32,
 }
@@ -179,6 +181,7 @@ impl<M: TableMemory> P2m<M> {
             memory,
             root,
             tables: 1,
+            most_tables: u64::MAX,
             largest,
         })
     }
@@ -191,6 +194,17 @@ impl<M: TableMemory> P2m<M> {
     /// Frames that the tables take.
     pub const fn tables(&self) -> u64 {
         self.tables
+    }
+
+    /// Bounds the frames that the tables take from now on. They do not shrink again when what they lead to is unmapped, so
+    /// that whoever may map anywhere could take all memory for them otherwise.
+    pub const fn limit_tables(&mut self, most: u64) {
+        self.most_tables = most;
+    }
+
+    /// Most frames that the tables may take.
+    pub const fn most_tables(&self) -> u64 {
+        self.most_tables
     }
 
     /// What `gfn` leads to.
@@ -291,6 +305,9 @@ impl<M: TableMemory> P2m<M> {
             table = if old != 0 && old & LARGE == 0 {
                 HostPhys(old & ADDRESS).frame()
             } else {
+                if self.tables >= self.most_tables {
+                    return Err(MapError::OutOfMemory);
+                }
                 let fresh = self.memory.allocate().ok_or(MapError::OutOfMemory)?;
                 self.tables += 1;
                 if old != 0 {
@@ -446,6 +463,20 @@ mod tests {
     }
 
     #[test]
+    fn a_map_takes_no_more_tables_than_it_may() {
+        let mut p2m = map(Format::Ept);
+        p2m.limit_tables(5);
+        assert_eq!(p2m.map(Gfn(0), Mfn(1), 1, Kind::Grant), Ok(()));
+        assert_eq!(p2m.map(Gfn(512), Mfn(1), 1, Kind::Grant), Ok(()));
+        let scattered = p2m.map(Gfn(1024), Mfn(1), 1, Kind::Grant);
+        assert_eq!((scattered, p2m.tables()), (Err(MapError::OutOfMemory), 5));
+        assert_eq!(p2m.map(Gfn(513), Mfn(1), 1, Kind::Grant), Ok(()));
+        p2m.limit_tables(6);
+        assert_eq!(p2m.map(Gfn(1024), Mfn(1), 1, Kind::Grant), Ok(()));
+        assert!(p2m.destroy().pages.is_empty());
+    }
+
+    #[test]
     fn read_only_kinds_have_no_write_permission_in_either_format() {
         for format in [Format::Ept, Format::Npt] {
             assert_eq!(format.leaf(Mfn(1), Kind::GrantReadOnly, 0) & 0b10, 0);
@@ -465,6 +496,26 @@ mod tests {
             Err(MapError::BeyondMap)
         );
         assert_eq!(p2m.lookup(Gfn(1 << 36)), None);
+    }
+
+    #[test]
+    fn tables_are_bounded_and_what_was_mapped_stays() {
+        let mut p2m = map(Format::Ept);
+        p2m.limit_tables(5);
+        p2m.map(Gfn(7), Mfn(7), 1, Kind::Shared).expect("in range");
+        let far = |n: u64| Gfn(n << 27);
+        assert_eq!(p2m.tables(), 4);
+        assert_eq!(
+            p2m.map(far(1), Mfn(7), 1, Kind::Shared),
+            Err(MapError::OutOfMemory)
+        );
+        assert_eq!(p2m.tables(), 5);
+        assert!(p2m.lookup(Gfn(7)).is_some() && p2m.lookup(far(1)).is_none());
+        for n in 2..100 {
+            assert!(p2m.map(far(n), Mfn(7), 1, Kind::Shared).is_err());
+        }
+        assert_eq!(p2m.tables(), 5);
+        assert!(p2m.destroy().pages.is_empty());
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use oxen_core::memory::p2m::MapError;
 use oxen_core::memory::ranges::MapEntry;
 
 use super::arguments::{Argument, target_domain, write_bytes};
-use super::{Arguments, Outcome, unknown_operation};
+use super::{Arguments, Outcome, settings, unknown_operation};
 use crate::memory::frames;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -32,6 +32,7 @@ pub fn memory_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argum
         cmd::DECREASE_RESERVATION => reservation::decrease(vcpu, pointer, start),
         cmd::POPULATE_PHYSMAP => reservation::populate(vcpu, pointer, start),
         cmd::CLAIM_PAGES => reservation::claim(vcpu, pointer),
+        cmd::SET_POD_TARGET | cmd::GET_POD_TARGET => settings::pod_target(vcpu, pointer),
         cmd::MEMORY_MAP => memory_map(vcpu, pointer),
         cmd::SET_MEMORY_MAP => set_memory_map(vcpu, pointer),
         cmd::CURRENT_RESERVATION | cmd::MAXIMUM_RESERVATION => {

@@ -1,12 +1,12 @@
 //! What is mapped where in a domain besides its RAM: shared pages, grant tables, pages of other domains.
 
 use oxen_abi::Errno;
-use oxen_abi::memory::{GRANT_STATUS_INDEX, space};
+use oxen_abi::memory::{GRANT_STATUS_INDEX, resource, space};
 use oxen_core::address::Gfn;
 use oxen_core::memory::p2m::Kind;
 
+use super::super::Outcome;
 use super::super::arguments::{Argument, own_domain, read_bytes, target_domain, write_bytes};
-use super::super::{Outcome, grants};
 use super::errno;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -18,10 +18,7 @@ pub fn add<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let (index, gfn) = (argument.u64(8), Gfn(argument.u64(16)));
     match argument.u32(4) {
         space::SHARED_INFO if index == 0 => vcpu.domain.map_shared_info(gfn).map_err(errno)?,
-        space::GRANT_TABLE if index & GRANT_STATUS_INDEX == 0 => {
-            let frame = grants::frame(&vcpu.domain, index)?;
-            vcpu.domain.map_shared(gfn, frame).map_err(errno)?;
-        }
+        space::GRANT_TABLE => vcpu.domain.map_grant_frame(gfn, index)?,
         _ => return Err(Errno::Inval),
     }
     Ok(0)
@@ -67,6 +64,8 @@ pub fn remove<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let kind = vcpu.domain.p2m.lock().lookup(gfn).ok_or(Errno::NoEnt)?.kind;
     match kind {
         Kind::Foreign => vcpu.domain.unmap_foreign(gfn)?,
+        // Grants have an operation of their own.
+        Kind::Grant | Kind::GrantReadOnly => return Err(Errno::NoEnt),
         // RAM is given back by decreasing the reservation.
         Kind::Ram | Kind::RamReadOnly => return Err(Errno::Inval),
         _ => {
@@ -79,28 +78,39 @@ pub fn remove<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
 
 /// `XENMEM_acquire_resource`: frames of another domain's grant table, mapped where the caller says.
 pub fn acquire_resource<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    const GRANT_TABLE: u16 = 1;
-    const SHARED_FRAMES: u32 = 0;
     let mut argument = Argument::<32>::read(vcpu, pointer)?;
     let owner = target_domain(vcpu, argument.u16(0))?;
     if !vcpu.domain.privileged || owner.id == vcpu.domain.id {
         return Err(Errno::Perm);
     }
-    if argument.u16(2) != GRANT_TABLE || argument.u32(4) != SHARED_FRAMES {
+    if argument.u16(2) != resource::GRANT_TABLE {
         return Err(Errno::OpNotSupp);
     }
-    if argument.u32(12) != 0 {
+    let (of_entries, of_statuses) = owner.grants.table().resource_frames();
+    let (space, most) = match argument.u32(4) {
+        resource::GRANT_SHARED => (0, of_entries),
+        resource::GRANT_STATUS => (GRANT_STATUS_INDEX, of_statuses),
+        _ => return Err(Errno::Inval),
+    };
+    let (count, first, list) = (argument.u32(8), argument.u64(16), argument.u64(24));
+    if argument.u32(12) != 0 || most == 0 {
         return Err(Errno::Inval);
     }
-    let (count, first, list) = (argument.u32(8), argument.u64(16), argument.u64(24));
     if list == 0 {
-        argument.set_u32(8, grants::MOST_FRAMES);
+        if count != 0 {
+            return Err(Errno::Inval);
+        }
+        argument.set_u32(8, most);
         return argument.write(vcpu, pointer).map(|()| 0);
     }
-    for index in 0..u64::from(count) {
-        let frame = grants::frame(&owner, first.checked_add(index).ok_or(Errno::Inval)?)?;
+    let end = first.checked_add(count.into()).ok_or(Errno::Inval)?;
+    if count == 0 || end > most.into() {
+        return Err(Errno::Inval);
+    }
+    for index in first..end {
+        let frame = owner.grant_frame(space | index)?;
         let mut bytes = [0; 8];
-        read_bytes(vcpu, list.wrapping_add(index * 8), &mut bytes)?;
+        read_bytes(vcpu, list.wrapping_add((index - first) * 8), &mut bytes)?;
         let place = Gfn(u64::from_le_bytes(bytes));
         vcpu.domain.map_resource(place, &owner, frame)?;
     }

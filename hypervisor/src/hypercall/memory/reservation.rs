@@ -6,9 +6,9 @@ use oxen_core::address::{Gfn, Mfn};
 use oxen_core::memory::p2m::{Kind, MapError};
 
 use super::super::arguments::{Argument, read_bytes, target_domain};
-use super::super::{Outcome, set_first_argument};
+use super::super::{Outcome, set_argument};
 use crate::domain::Domain;
-use crate::memory::frames;
+use crate::memory::{frames, holds};
 use crate::time;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -30,16 +30,21 @@ pub fn populate<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64, start: u64) -> Out
     each_extent(vcpu, pointer, start, cmd::POPULATE_PHYSMAP, give)
 }
 
-/// `XENMEM_claim_pages`: only that there is enough now. The builder populates at once, and an allocation that fails is told.
+/// `XENMEM_claim_pages`: memory for a domain that is being built, kept from all others until it is populated, the claim is
+/// taken back with 0, or the domain is destroyed.
 pub fn claim<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let argument = Argument::<32>::read(vcpu, pointer)?;
     let domain = target_domain(vcpu, argument.u16(24))?;
-    let wanted = argument.u64(8);
-    let missing = wanted.saturating_sub(domain.own.lock().total() >> 12);
-    if missing > frames::usage().0 {
-        return Err(Errno::NoMem);
+    let (wanted, order) = (argument.u64(8), argument.u32(16));
+    if !vcpu.domain.privileged {
+        return Err(Errno::Perm);
     }
-    Ok(0)
+    let own = domain.own.lock();
+    let is_builders = !domain.privileged && !domain.life.is_dying();
+    if order != 0 || !is_builders || wanted > domain.life.max_pages() {
+        return Err(Errno::Inval);
+    }
+    frames::claim(&mut domain.control.claim.lock(), wanted, own.total() >> 12).map(|()| 0)
 }
 
 /// Applies an operation to each extent of a reservation; the result is the number done before the first that fails. A long
@@ -65,7 +70,7 @@ fn each_extent<H: Vcpu>(
     let end = time::ticks() + time::khz() * STRETCH / 1000;
     for extent in start..count {
         if extent > start && time::ticks() > end {
-            set_first_argument(vcpu, command | extent << cmd::SHIFT);
+            set_argument(vcpu, 0, command | extent << cmd::SHIFT);
             return Err(Errno::Restart);
         }
         let mut bytes = [0; 8];
@@ -80,7 +85,7 @@ fn each_extent<H: Vcpu>(
 }
 
 /// Takes frames from the domain: a hole stays, and the machine has the frames back. Not those that events are written to,
-/// or that another domain has mapped.
+/// or that others use.
 fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
     for frame in gfn.0..gfn.0.saturating_add(1 << order) {
         let event_pages = domain.event_pages.lock();
@@ -90,7 +95,7 @@ fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
             .lookup(Gfn(frame))
             .filter(|mapping| mapping.kind == Kind::Ram)
             .filter(|mapping| !event_pages.contains(mapping.frame))
-            .filter(|mapping| !domain.foreign.is_held(mapping.frame, 1))
+            .filter(|mapping| !holds::is_held(mapping.frame))
             .ok_or(MapError::BeyondMap)?;
         p2m.unmap(Gfn(frame), 1)?;
         own.remove(frame << 12..(frame + 1) << 12);
@@ -115,7 +120,8 @@ fn give(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
     if range.clone().any(|frame| p2m.lookup(Gfn(frame)).is_some()) {
         return Err(MapError::BeyondMap);
     }
-    let first = frames::allocate_block_zeroed(order).ok_or(MapError::OutOfMemory)?;
+    let first = frames::allocate_block_zeroed(order, &mut domain.control.claim.lock())
+        .ok_or(MapError::OutOfMemory)?;
     if let Err(error) = p2m.map(gfn, first, count, Kind::Ram) {
         // What was mapped before memory for tables ran out goes again.
         let undone = p2m.unmap(gfn, count);

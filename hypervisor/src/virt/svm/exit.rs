@@ -104,6 +104,7 @@ fn nested_fault(vmcb: &Vmcb) -> Exit {
     let info = vmcb.control.exit_info_1;
     Exit::NestedFault(NestedFault {
         address: GuestPhys(vmcb.control.exit_info_2),
+        write: info & 1 << 1 != 0,
         execute: info & 1 << 4 != 0,
     })
 }

@@ -10,6 +10,7 @@ use super::vmcb::{PackedSegment, Vmcb, clean, event, intercept_1, intercept_2, v
 use super::{Features, Svm, entry, exit, host_area, missing};
 use crate::cpu::{self, msr};
 use crate::memory::HostPages;
+use crate::virt::registers::{Registers, Table};
 use crate::virt::{
     Exception, Exit, Gprs, Missing, Segment, SegmentName, StartRegisters, SystemRegisters, Vcpu,
     VcpuConfig,
@@ -283,6 +284,40 @@ impl Vcpu for SvmVcpu {
 
     fn set_rflags(&mut self, rflags: u64) {
         self.vmcb_mut().save.rflags = rflags;
+    }
+
+    fn registers(&mut self) -> Registers {
+        let tsc_aux = self.tsc_aux;
+        let save = &self.vmcb().save;
+        let table = |packed: PackedSegment| Table {
+            base: packed.base,
+            limit: packed.limit,
+        };
+        Registers {
+            rip: save.rip,
+            rsp: save.rsp,
+            rflags: save.rflags,
+            cr0: save.cr0,
+            cr2: save.cr2,
+            cr3: save.cr3,
+            cr4: save.cr4,
+            dr6: save.dr6,
+            dr7: save.dr7,
+            efer: save.efer & !EFER_SVME,
+            segments: [
+                save.cs, save.ds, save.es, save.fs, save.gs, save.ss, save.tr, save.ldtr,
+            ]
+            .map(Into::into),
+            gdtr: table(save.gdtr),
+            idtr: table(save.idtr),
+            sysenter: [save.sysenter_cs, save.sysenter_esp, save.sysenter_eip],
+            kernel_gs_base: save.kernel_gs_base,
+            star: save.star,
+            lstar: save.lstar,
+            cstar: save.cstar,
+            syscall_mask: save.sfmask,
+            tsc_aux,
+        }
     }
 
     fn system(&self) -> SystemRegisters {

@@ -98,10 +98,12 @@ pub fn set_end_exits(vectors: &[u32; 8]) {
 pub fn access(_: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
     const OFFSET: u64 = 0xFFF;
     const KIND: u64 = 0xF;
+    const WRITE: u64 = 1;
     const FETCH: u64 = 2;
     let qualification = vmcs::read(Field::ExitQualification);
     Some(Exit::NestedFault(NestedFault {
         address: GuestPhys(BASE_ADDRESS | qualification & OFFSET),
+        write: qualification >> 12 & KIND == WRITE,
         execute: qualification >> 12 & KIND == FETCH,
     }))
 }

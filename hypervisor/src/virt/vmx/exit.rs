@@ -96,6 +96,7 @@ fn nested_fault(_: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
     events::restore_nmi_blocking(qualification);
     Some(Exit::NestedFault(NestedFault {
         address: GuestPhys(vmcs::read(Field::GuestPhysicalAddress)),
+        write: qualification & 1 << 1 != 0,
         execute: qualification & 1 << 2 != 0,
     }))
 }

@@ -14,15 +14,21 @@ const SWITCHED: [u32; 7] = [
     0xC000_0101, // GS base
 ];
 
+/// Targets and mask of SYSCALL, the other GS base, and what RDTSCP reads (SDM vol. 4, table 2-2).
+pub const STAR: u32 = 0xC000_0081;
+/// See [`STAR`].
+pub const LSTAR: u32 = 0xC000_0082;
+/// See [`STAR`].
+pub const CSTAR: u32 = 0xC000_0083;
+/// See [`STAR`].
+pub const SYSCALL_MASK: u32 = 0xC000_0084;
+/// See [`STAR`].
+pub const KERNEL_GS_BASE: u32 = 0xC000_0102;
+/// See [`STAR`].
+pub const TSC_AUX: u32 = 0xC000_0103;
+
 /// MSRs that [`Live`] switches with the vCPU.
-const LIVE: [u32; 6] = [
-    0xC000_0081, // STAR
-    0xC000_0082, // LSTAR
-    0xC000_0083, // CSTAR
-    0xC000_0084, // SFMASK
-    0xC000_0102, // kernel GS base
-    0xC000_0103, // TSC_AUX
-];
+const LIVE: [u32; 6] = [STAR, LSTAR, CSTAR, SYSCALL_MASK, KERNEL_GS_BASE, TSC_AUX];
 
 /// Values of the live MSRs while another vCPU has the CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,6 +40,12 @@ impl Live {
         for (value, index) in self.0.iter_mut().zip(LIVE) {
             *value = msr::read_safe(index).unwrap_or(0);
         }
+    }
+
+    /// The value of one of [`LIVE`] as it was saved.
+    pub fn value(&self, index: u32) -> u64 {
+        let place = LIVE.iter().position(|&live| live == index);
+        place.map_or(0, |place| self.0[place])
     }
 
     /// Puts the values into the registers.

@@ -6,9 +6,11 @@ use super::capabilities::Capabilities;
 use super::control_registers::{CR0_KEPT, CR0_NUMERIC_ERROR, CR4_FORCED, CR4_KEPT};
 use super::controls::{entry as entry_control, secondary};
 use super::fields::{Field, LDTR, SEGMENTS, SegmentFields, TR};
-use super::{entry, vmcs};
+use super::msr::{self as guest_msr, Live};
+use super::{control_registers, entry, vmcs};
 use crate::cpu::msr;
 use crate::cpu::percpu::host_state;
+use crate::virt::registers::{Registers, Table};
 use crate::virt::{Segment, StartRegisters, VcpuConfig};
 
 const UNUSABLE: u32 = 1 << 16;
@@ -21,6 +23,58 @@ const DR7_RESET: u64 = 0x400;
 pub fn ept_pointer(config: &VcpuConfig) -> u64 {
     const WRITE_BACK_FOUR_LEVELS: u64 = 6 | 3 << 3;
     config.nested_root.address().0 | WRITE_BACK_FOUR_LEVELS
+}
+
+/// Reads the registers of the current VMCS, and what lies beside it.
+pub fn registers(live: &Live, cr2: u64, dr6: u64) -> Registers {
+    const CS_TO_LDTR: [SegmentFields; 8] = [
+        SEGMENTS[1],
+        SEGMENTS[3],
+        SEGMENTS[0],
+        SEGMENTS[4],
+        SEGMENTS[5],
+        SEGMENTS[2],
+        TR,
+        LDTR,
+    ];
+    let system = control_registers::visible();
+    Registers {
+        rip: vmcs::read(Field::GuestRip),
+        rsp: vmcs::read(Field::GuestRsp),
+        rflags: vmcs::read(Field::GuestRflags),
+        cr0: system.cr0,
+        cr2,
+        cr3: system.cr3,
+        cr4: system.cr4,
+        dr6,
+        dr7: vmcs::read(Field::GuestDr7),
+        efer: system.efer,
+        segments: CS_TO_LDTR.map(|(selector, limit, rights, base)| Segment {
+            selector: vmcs::read(selector) as u16,
+            attributes: vmcs::read(rights) as u32,
+            limit: vmcs::read(limit) as u32,
+            base: vmcs::read(base),
+        }),
+        gdtr: Table {
+            base: vmcs::read(Field::GuestGdtrBase),
+            limit: vmcs::read(Field::GuestGdtrLimit) as u32,
+        },
+        idtr: Table {
+            base: vmcs::read(Field::GuestIdtrBase),
+            limit: vmcs::read(Field::GuestIdtrLimit) as u32,
+        },
+        sysenter: [
+            vmcs::read(Field::GuestSysenterCs),
+            vmcs::read(Field::GuestSysenterEsp),
+            vmcs::read(Field::GuestSysenterEip),
+        ],
+        kernel_gs_base: live.value(guest_msr::KERNEL_GS_BASE),
+        star: live.value(guest_msr::STAR),
+        lstar: live.value(guest_msr::LSTAR),
+        cstar: live.value(guest_msr::CSTAR),
+        syscall_mask: live.value(guest_msr::SYSCALL_MASK),
+        tsc_aux: live.value(guest_msr::TSC_AUX),
+    }
 }
 
 /// Writes the fields of the current VMCS that stay as they are for all its life, or begin as here.

@@ -19,6 +19,7 @@ use super::{Vmx, apic, entry, events, exit, missing, report, state, vmcs};
 use crate::cpu;
 use crate::memory::{HostPages, guest_page};
 use crate::time;
+use crate::virt::registers::Registers;
 use crate::virt::{
     Exception, Exit, Gprs, Missing, Segment, SegmentName, StartRegisters, SystemRegisters, Vcpu,
     VcpuConfig,
@@ -244,6 +245,27 @@ impl Vcpu for VmxVcpu {
 
     fn set_rflags(&mut self, rflags: u64) {
         vmcs::write(Field::GuestRflags, rflags);
+    }
+
+    fn registers(&mut self) -> Registers {
+        if self.loaded {
+            self.live_msrs.save();
+            self.cr2 = Cr2::read_raw();
+            // SAFETY: reading a debug register has no effect.
+            unsafe { core::arch::asm!("mov {}, dr6", out(reg) self.dr6, options(nomem, nostack)) };
+            return state::registers(&self.live_msrs, self.cr2, self.dr6);
+        }
+        let other = vmcs::current();
+        self.make_current();
+        let registers = state::registers(&self.live_msrs, self.cr2, self.dr6);
+        // SAFETY: a VMCS of ours, current on this CPU.
+        unsafe { vmcs::clear(self.region.first().address()) };
+        self.loaded = false;
+        if let Some(other) = other {
+            // SAFETY: it was the current one a moment ago, on this CPU.
+            unsafe { vmcs::load(other) };
+        }
+        registers
     }
 
     fn system(&self) -> SystemRegisters {

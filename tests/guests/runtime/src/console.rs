@@ -1,11 +1,11 @@
-//! Lines for the control domain's console.
+//! Lines for whoever reads the domain's console: of the control domain the machine's log, of others a ring.
 
 use core::fmt::{self, Write};
 
 use arrayvec::ArrayString;
 use oxen_abi::numbers;
 
-use crate::hypercall;
+use crate::{hypercall, ring};
 
 /// Prints a line.
 #[macro_export]
@@ -15,7 +15,7 @@ macro_rules! line {
     };
 }
 
-/// Prints a line in one hypercall, so that nothing comes in between; what does not fit is cut.
+/// Prints a line in one piece, so that nothing comes in between; what does not fit is cut.
 pub fn print(arguments: fmt::Arguments<'_>) {
     let mut text = ArrayString::<256>::new();
     // An error means that the rest does not fit.
@@ -25,7 +25,7 @@ pub fn print(arguments: fmt::Arguments<'_>) {
     }
     text.push('\n');
     // SAFETY: the text is only read.
-    unsafe {
+    let result = unsafe {
         hypercall::call(
             numbers::CONSOLE_IO,
             numbers::CONSOLEIO_WRITE,
@@ -33,4 +33,7 @@ pub fn print(arguments: fmt::Arguments<'_>) {
             text.as_ptr() as u64,
         )
     };
+    if result < 0 {
+        ring::write(text.as_bytes());
+    }
 }

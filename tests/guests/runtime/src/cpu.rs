@@ -173,6 +173,13 @@ pub fn write_msr(index: u32, value: u64) {
     }
 }
 
+/// Forgets cached translations.
+#[inline]
+pub fn flush_translations() {
+    // SAFETY: loads what is there already.
+    unsafe { asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack)) };
+}
+
 /// Sets CR0.TS and clears it again.
 #[inline]
 pub fn toggle_task_switched() {

@@ -13,6 +13,7 @@
 guest_entry:
     cli
     mov esp, offset stack_top
+    mov [start_info_address], ebx
     xor ecx, ecx
 1:  mov eax, ecx
     shl eax, 21
@@ -82,6 +83,7 @@ second_by_hypercall:
     push rax
     retfq
 
+.global load_segments
 load_segments:
     mov eax, 16
     mov ds, eax
@@ -145,6 +147,7 @@ gdt:
     .quad 0x00AF9B000000FFFF           # 8: 64-bit code
     .quad 0x00CF93000000FFFF           # 16: data
     .quad 0x00CF9B000000FFFF           # 24: 32-bit code
+.global gdt_pointer
 gdt_pointer:
     .word 31
     .quad gdt                          # 64-bit code reads all of it
@@ -179,6 +182,7 @@ page_directory:   .fill 4096, 1, 0
 device_directory: .fill 4096, 1, 0
 .global shared_page
 .global page_root
+.global page_directory
 .global second_stack_top
 shared_page:      .fill 4096, 1, 0
 stack:            .fill 32768, 1, 0
@@ -187,3 +191,6 @@ second_stack:     .fill 32768, 1, 0
 second_stack_top:
 .global apic_by_msr
 apic_by_msr:      .byte 0
+.balign 8
+.global start_info_address
+start_info_address: .quad 0

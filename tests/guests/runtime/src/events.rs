@@ -87,15 +87,16 @@ pub fn forget() {
 
 /// Sets the first vCPU's one-shot timer `nanos` ahead; returns the TSC value that this is.
 pub fn set_timer(nanos: u64) -> u64 {
-    let (deadline, ticks) = Clock::read().after(nanos);
+    const TIME: usize = 32;
+    let (deadline, ticks) = Clock::read(shared(TIME)).after(nanos);
     let argument = [deadline, 0];
     let result = hypercall::vcpu_op(vcpu::cmd::SET_SINGLESHOT_TIMER, 0, &argument);
     assert!(result == 0, "set_singleshot_timer: {result}");
     ticks
 }
 
-/// The clock as the shared page shows it.
-struct Clock {
+/// The clock as a `vcpu_time_info` shows it.
+pub struct Clock {
     tsc: u64,
     system: u64,
     multiplier: u32,
@@ -103,10 +104,10 @@ struct Clock {
 }
 
 impl Clock {
-    fn read() -> Self {
-        const TIME: usize = 32;
-        // SAFETY: inside the shared page. The hypervisor does not change this clock once it runs.
-        let word = |offset| unsafe { shared(TIME + offset).cast::<u64>().read_volatile() };
+    /// Reads it where the hypervisor writes it: there are 32 bytes at `place`, 8-aligned.
+    pub fn read(place: *const u8) -> Self {
+        // SAFETY: inside the structure. The hypervisor does not change this clock once it runs.
+        let word = |offset| unsafe { place.wrapping_add(offset).cast::<u64>().read_volatile() };
         let scale = word(24);
         Self {
             tsc: word(8),
@@ -117,7 +118,7 @@ impl Clock {
     }
 
     /// System time `nanos` from now, and the TSC then.
-    fn after(&self, nanos: u64) -> (u64, u64) {
+    pub fn after(&self, nanos: u64) -> (u64, u64) {
         let now = cpu::ticks();
         let passed = shifted(now - self.tsc, self.shift);
         let system =

@@ -90,8 +90,9 @@ pub fn vcpu_op<T>(command: u64, vcpu: u32, argument: &T) -> i64 {
     }
 }
 
+/// Whether the CPU's own instruction is VMMCALL.
 #[inline]
-fn is_amd() -> bool {
+pub fn is_amd() -> bool {
     match VENDOR.load(Ordering::Relaxed) {
         0 => {
             let amd = core::arch::x86_64::__cpuid(0).ecx == u32::from_le_bytes(*b"cAMD");

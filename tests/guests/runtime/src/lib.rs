@@ -1,14 +1,16 @@
-//! What the small PVH guests share. They run as dom0's kernel, on one vCPU or two, identity-mapped, with no other software.
+//! What the small PVH guests share. They run as dom0's kernel or as a guest's, identity-mapped, with no other software.
 #![no_std]
 
 use core::arch::global_asm;
 use core::panic::PanicInfo;
 
 pub mod apic;
+pub mod command_line;
 pub mod console;
 pub mod cpu;
 pub mod events;
 pub mod hypercall;
+pub mod ring;
 pub mod second;
 
 use oxen_abi::sched;

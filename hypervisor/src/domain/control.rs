@@ -1,0 +1,41 @@
+//! What the control domain has set for a domain, beside its life: memory kept for it, how it sees its CPUs.
+
+use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use oxen_core::memory::claims::Claim;
+use spin::Mutex;
+
+/// A domain's settings.
+#[derive(Default)]
+pub struct Control {
+    /// Seconds that its wall clock is ahead of UTC.
+    time_offset: AtomicI64,
+    /// Memory that is kept for it while it is built.
+    pub claim: Mutex<Claim>,
+    /// MSRs that it does not have read as 0, and writes to them are dropped.
+    relaxed_msrs: AtomicBool,
+}
+
+impl Control {
+    /// Sets whether MSRs that it does not have raise #GP (`XEN_X86_MSR_RELAXED`).
+    pub fn set_relaxed_msrs(&self, relaxed: bool) {
+        self.relaxed_msrs.store(relaxed, Ordering::Relaxed);
+    }
+
+    /// Sets by how many seconds its wall clock is ahead of UTC.
+    pub fn set_time_offset(&self, seconds: i64) {
+        self.time_offset.store(seconds, Ordering::Relaxed);
+    }
+
+    /// The wall clock that it is shown where UTC is `nanos` since 1970.
+    pub fn wall_clock(&self, nanos: u64) -> u64 {
+        const NANOS_PER_SECOND: i64 = 1_000_000_000;
+        let offset = self.time_offset.load(Ordering::Relaxed);
+        nanos.saturating_add_signed(offset.saturating_mul(NANOS_PER_SECOND))
+    }
+
+    /// Whether they do not.
+    pub fn relaxed_msrs(&self) -> bool {
+        self.relaxed_msrs.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,111 @@
+//! Copies between pages that are the caller's own or granted to it.
+
+use alloc::sync::Arc;
+
+use oxen_abi::grant::{Status, copy as layout};
+use oxen_core::address::Gfn;
+use oxen_core::grant;
+use oxen_core::id::{DomainId, GrantRef};
+
+use super::super::Outcome;
+use super::super::arguments::{Argument, write_bytes};
+use super::{Array, Stretch, domain, encode};
+use crate::domain::Domain;
+use crate::domain::grant_copy::{Place, Side};
+use crate::vcpu::Running;
+use crate::virt::Vcpu;
+
+type Element = Argument<{ layout::SIZE }>;
+
+/// `GNTTABOP_copy`.
+pub fn copy<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
+    let stretch = Stretch::begin();
+    let (mut source, mut destination) = (Kept::new(false), Kept::new(true));
+    for index in 0..array.count {
+        if index > 0 && stretch.is_over() {
+            return array.go_on(vcpu, index, layout::SIZE);
+        }
+        let element = array.read::<H, { layout::SIZE }>(vcpu, index)?;
+        let result = copy_one(vcpu, &element, &mut source, &mut destination);
+        if result.is_err() {
+            (source.side, destination.side) = (None, None);
+        }
+        let status = array
+            .at(index, layout::SIZE)
+            .wrapping_add(layout::STATUS as u64);
+        write_bytes(vcpu, status, &encode(result).to_le_bytes())?;
+    }
+    Ok(0)
+}
+
+fn copy_one<H: Vcpu>(
+    vcpu: &Running<H>,
+    element: &Element,
+    source: &mut Kept,
+    destination: &mut Kept,
+) -> Result<(), Status> {
+    let flags = element.u16(layout::FLAGS);
+    let from = place(
+        vcpu,
+        element,
+        layout::SOURCE,
+        flags & layout::FLAG_SOURCE_GRANT != 0,
+    )?;
+    let to = place(
+        vcpu,
+        element,
+        layout::DESTINATION,
+        flags & layout::FLAG_DESTINATION_GRANT != 0,
+    )?;
+    let offset = |side: usize| element.u16(side + layout::SIDE_OFFSET);
+    let from = source.side(&vcpu.domain, from)?;
+    let to = destination.side(&vcpu.domain, to)?;
+    grant::copy(
+        from.end(offset(layout::SOURCE)),
+        to.end(offset(layout::DESTINATION)),
+        element.u16(layout::LENGTH),
+    )
+}
+
+/// What one side of an element names. Pages are the caller's own.
+fn place<H: Vcpu>(
+    vcpu: &Running<H>,
+    element: &Element,
+    side: usize,
+    is_grant: bool,
+) -> Result<Place, Status> {
+    let number = element.u16(side + layout::SIDE_DOMAIN);
+    if !is_grant && DomainId(number) != DomainId::SELF {
+        return Err(Status::PermissionDenied);
+    }
+    let owner = domain(vcpu, number).ok_or(Status::BadDomain)?;
+    Ok(if is_grant {
+        Place::Granted(owner, GrantRef(element.u32(side + layout::SIDE_PAGE)))
+    } else {
+        Place::Own(Gfn(element.u64(side + layout::SIDE_PAGE)))
+    })
+}
+
+/// One side of the element before: arrays mostly go through a page in pieces.
+struct Kept {
+    write: bool,
+    side: Option<(Place, Side)>,
+}
+
+impl Kept {
+    const fn new(write: bool) -> Self {
+        Self { write, side: None }
+    }
+
+    fn side(&mut self, caller: &Arc<Domain>, place: Place) -> Result<&Side, Status> {
+        let kept = self.side.take().filter(|(kept, _)| kept.is_same(&place));
+        let kept = match kept {
+            Some(kept) => kept,
+            None => {
+                let side = Side::new(caller, &place, self.write)?;
+                (place, side)
+            }
+        };
+        Ok(&self.side.insert(kept).1)
+    }
+}
