@@ -74,10 +74,10 @@ fn main() -> ExitCode {
         isolation::cases,
         registers::cases,
         domains::cases,
-        scheduling::cases,
         guests::cases,
         hostile::cases,
         grants::cases,
+        scheduling::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

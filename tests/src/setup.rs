@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use xtask::iso::{self, Boot, IsoSpec, Module};
 use xtask::machine::{Kind, Machine, Outcome, Running, log_dir};
+use xtask::provision::newc::Newc;
 use xtask::provision::{self, Suite};
 use xtask::{build, test};
 
@@ -23,6 +24,8 @@ pub struct Setup {
     /// dom0's kernel; `None` leaves both modules off the ISO.
     pub kernel: Option<PathBuf>,
     initrd: PathBuf,
+    /// The RAM disk with this test's own files, which goes away with the setup.
+    own_initrd: Option<TemporaryFile>,
     name: String,
 }
 
@@ -52,6 +55,7 @@ impl Setup {
             dom0_options: String::new(),
             kernel: Some(dom0.kernel),
             initrd: dom0.initrd,
+            own_initrd: None,
             name: file_name(name),
         })
     }
@@ -89,6 +93,24 @@ impl Setup {
         Ok(())
     }
 
+    /// Puts a file into dom0's image.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn add_file(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))
+        };
+        let mut archive = Newc::new();
+        archive.file(path.trim_start_matches('/'), read(from)?, false);
+        let mut image = read(&self.initrd)?;
+        archive.write_to(&mut image)?;
+        self.initrd = self.write_file("initrd", &image)?;
+        let own = self.initrd.clone();
+        self.own_initrd.get_or_insert(TemporaryFile(own));
+        Ok(())
+    }
+
     /// Puts a small test guest, by its package's name, into dom0's image; returns where `ox create` finds it.
     ///
     /// # Errors
@@ -97,15 +119,6 @@ impl Setup {
         let path = format!("/boot/guest/{package}");
         self.add_file(&path, &build::guest(package)?)?;
         Ok(path)
-    }
-
-    /// Puts a file into dom0's image.
-    ///
-    /// # Errors
-    /// When a file cannot be read or written.
-    pub fn add_file(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
-        self.initrd = provision::with_file(&self.initrd, path.trim_start_matches('/'), from)?;
-        Ok(())
     }
 
     /// Puts the kernel of a Debian suite into dom0's image, for a guest; returns its path there.

@@ -177,8 +177,14 @@ fn new_domain(plan: &Plan<'_>) -> Domain {
     let (format, gigabyte_pages) = machine_format();
     DomainP2m::new(format, gigabyte_pages)
         .and_then(|p2m| {
-            let (life, grants) = (Life::running(), Limits::default());
-            Domain::new(DomainId::DOM0, true, life, vcpus, p2m, grants)
+            Domain::new(
+                DomainId::DOM0,
+                true,
+                Life::running(),
+                vcpus,
+                p2m,
+                Limits::default(),
+            )
         })
         .unwrap_or_else(|| {
             stop::refuse_boot(format_args!("no memory left for dom0's own structures"))

@@ -22,7 +22,7 @@ use crate::progress::say;
 pub use grub::pvh_image as pvh_grub;
 pub use kernels::{Dom0, Suite};
 pub use packages::{missing_packages, packages};
-pub use toolstack::{with_file, with_tools};
+pub use toolstack::with_tools;
 
 /// Provisions it all, what is needed most first. A part that cannot be had does not keep the others away.
 ///

@@ -1,7 +1,7 @@
 //! dom0's image with what makes guests: the tools, a demo guest. Built from this workspace, so it lies in its target folder.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
@@ -22,25 +22,7 @@ pub fn with_tools(dom0: Dom0) -> Result<Dom0> {
     }
     archive.file("boot/guest/vmlinuz", read(&dom0.kernel)?, false);
     archive.file("boot/guest/initrd", initrd::guest()?, false);
-    Ok(Dom0 {
-        initrd: append(&dom0.initrd, &archive)?,
-        ..dom0
-    })
-}
-
-/// An image with one more file at `path` in it.
-///
-/// # Errors
-/// A file cannot be read or written.
-pub fn with_file(initrd: &Path, path: &str, from: &Path) -> Result<PathBuf> {
-    let mut archive = Newc::new();
-    archive.file(path, read(from)?, false);
-    append(initrd, &archive)
-}
-
-/// The image with the archive behind it, among what was built.
-fn append(initrd: &Path, archive: &Newc) -> Result<PathBuf> {
-    let mut image = read(initrd)?;
+    let mut image = read(&dom0.initrd)?;
     archive.write_to(&mut image)?;
     let folder = build::target_folder().join("dom0");
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -57,7 +39,10 @@ fn append(initrd: &Path, archive: &Newc) -> Result<PathBuf> {
         fs::write(part.path(), &image)?;
         part.persist(&path)?;
     }
-    Ok(path)
+    Ok(Dom0 {
+        initrd: path,
+        ..dom0
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
