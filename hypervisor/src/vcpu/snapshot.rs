@@ -1,4 +1,4 @@
-//! A vCPU's registers for the control domain: asked for by any CPU, taken by the one that has the vCPU.
+//! A vCPU's registers for the control domain: asked for by any CPU, taken by the one that has its state.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -31,15 +31,22 @@ impl VcpuShared {
         self.snapshot.taken.lock().is_some()
     }
 
-    /// Asks the CPU that has the vCPU for its registers.
-    pub fn want_registers(&self) {
-        if !self.snapshot.wanted.swap(true, Ordering::AcqRel) {
-            self.kick();
+    /// Asks the CPU that runs the vCPU for its registers; takes them where its state rests if none runs it. To be called
+    /// again as long as they are not there.
+    pub fn want_registers<H: Vcpu>(&self) {
+        let asked = self.snapshot.wanted.swap(true, Ordering::AcqRel);
+        if self.runs_on().is_some() {
+            if !asked {
+                self.kick();
+            }
+        } else if let Some(mut vcpu) = self.seat.try_take::<H>() {
+            answer(&mut *vcpu);
+            self.seat.put_back(vcpu);
         }
     }
 }
 
-/// Answers, if somebody has asked. Called by the CPU that has the vCPU, outside of the guest.
+/// Answers, if somebody has asked. Called by the CPU that has the vCPU's state, outside of the guest.
 pub fn answer<H: Vcpu>(vcpu: &mut Running<H>) {
     if !vcpu.shared().snapshot.wanted.load(Ordering::Relaxed) {
         return;
