@@ -155,18 +155,29 @@ impl<P: SharedPage> ServerRing<P> {
         Ok(bytes)
     }
 
-    /// Gives the room of all that was received back to the domain. True if that was news: notify the domain then.
+    /// Gives the room of all that was received back to the domain. True if that was news: notify the domain then, and ask
+    /// [`Self::has_requests`].
     pub fn release(&mut self) -> bool {
         let consumer = &self.memory.page().request_consumer;
         let news = consumer.load(Ordering::Relaxed) != self.consumed;
         // Release: the bytes were read before the domain sees them free.
         consumer.store(self.consumed, Ordering::Release);
+        // Full: the domain sees this index before its own is looked at again, see `has_requests`.
+        fence(Ordering::SeqCst);
         news
+    }
+
+    /// Whether the domain has sent more than was received. Ask after [`Self::release`]: what a domain sends while its earlier
+    /// bytes do not show as taken comes without an event, for it cannot know that they were looked at already.
+    pub fn has_requests(&self) -> bool {
+        self.memory.page().request_producer.load(Ordering::Acquire) != self.consumed
     }
 
     /// Sends as much of `bytes` as there is room for, and tells how much. Notify the domain if that is not nothing.
     pub fn send(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let page = self.memory.page();
+        // Full: the domain sees what was sent before its index is looked at. It tells of room only where it saw none.
+        fence(Ordering::SeqCst);
         // Acquire: the domain has read what is overwritten from here on.
         let consumer = page.response_consumer.load(Ordering::Acquire);
         let waiting = self.produced.wrapping_sub(consumer);

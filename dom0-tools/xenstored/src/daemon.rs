@@ -266,7 +266,7 @@ impl<D: Devices> Daemon<D> {
     }
 
     /// Lets domains and programs see the outcome.
-    fn show(&mut self) {
+    pub fn show(&mut self) {
         for domain in self.rings.flush() {
             self.store.reset(ConnectionId::Domain(domain));
         }

@@ -189,6 +189,7 @@ impl<D: Devices> Rings<D> {
                 continue;
             }
             let mut news = peer.ring.release();
+            peer.ready |= peer.ring.has_requests();
             while !peer.outbox.front().is_empty() {
                 match peer.ring.send(peer.outbox.front()) {
                     Ok(0) => break,

@@ -73,6 +73,29 @@ fn rings_carry_requests_replies_and_events() {
     assert!(machine.0.borrow().notified[&1] > 0);
 }
 
+/// As Linux does: an event only when all that was sent before shows as taken.
+#[test]
+fn a_request_that_comes_without_an_event_while_others_are_dealt_with_is_not_lost() {
+    let (machine, directory) = (
+        Machine::default(),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let (mut daemon, _kernel, mut guest) = with_guest(&machine, directory.path());
+    let soon = Some(Timespec::default());
+    guest.say(1, Kind::Write, 0, b"x\0one");
+    guest.pump(&machine);
+    daemon.work(soon).expect("work");
+    guest.say(2, Kind::Read, 0, b"x\0");
+    guest.ring.send(&guest.unsent);
+    daemon.keep();
+    daemon.show();
+    turns(&mut daemon);
+    guest.unsent.clear();
+    guest.pump(&machine);
+    let answers: Vec<_> = guest.heard().into_iter().map(|heard| heard.2).collect();
+    assert_eq!(answers, ["OK\0", "one"]);
+}
+
 /// Parts of a turn that a daemon gets through before it crashes.
 #[derive(Clone, Copy, Debug)]
 enum Crash {
