@@ -6,10 +6,10 @@ use xtask::machine::Kind;
 use crate::{Case, checks};
 
 /// The guest's configuration in dom0's image, and its name there.
-const CONFIG: &str = "/etc/oxen/demo.cfg";
+pub const CONFIG: &str = "/etc/oxen/demo.cfg";
 const NAME: &str = "demo";
 /// What the guest says when it is there.
-const USERSPACE: &str = "oxen-guest: userspace, xen PVH";
+pub const USERSPACE: &str = "oxen-guest: userspace, xen PVH";
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -26,7 +26,8 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn with_tools(
+/// Runs a test in a dom0 with the tools.
+pub fn with_tools(
     name: &str,
     kind: Kind,
     test: fn(&mut Dom0) -> Result<(), Failure>,

@@ -8,6 +8,7 @@ mod devices;
 mod domains;
 mod isolation;
 mod kernels;
+mod lives;
 mod pending;
 mod registers;
 mod time;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         isolation::cases,
         registers::cases,
         domains::cases,
+        lives::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

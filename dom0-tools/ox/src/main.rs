@@ -7,10 +7,15 @@
 mod cli;
 mod commands;
 mod console;
+mod dump;
+mod ending;
 mod failure;
 mod host;
+mod make;
 mod names;
 mod output;
+mod records;
+mod supervise;
 #[cfg(test)]
 mod tests;
 mod tree;

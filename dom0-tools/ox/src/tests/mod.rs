@@ -2,6 +2,7 @@
 
 mod create;
 mod daemon;
+mod stop;
 mod verbs;
 
 use std::path::PathBuf;
