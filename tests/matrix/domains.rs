@@ -30,7 +30,7 @@ pub fn cases() -> Vec<Case> {
 pub fn with_tools(
     name: &str,
     kind: Kind,
-    test: fn(&mut Dom0) -> Result<(), Failure>,
+    test: impl FnOnce(&mut Dom0) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut setup = Setup::new(name, kind)?;
     setup.use_tools()?;

@@ -18,6 +18,7 @@ mod records;
 mod supervise;
 #[cfg(test)]
 mod tests;
+mod top;
 mod tree;
 
 use std::io::Write;

@@ -1,6 +1,7 @@
 //! Arguments of the verbs.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -83,6 +84,27 @@ pub struct Supervise {
         default_value = "/var/log/xen/supervisor.log"
     )]
     pub log: PathBuf,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Seconds between two looks
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub delay: u64,
+    /// Look so often, then end
+    #[arg(short = 'i', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Print tables below each other, for files and programs
+    #[arg(short, long)]
+    pub batch: bool,
+}
+
+impl Top {
+    /// The time between two looks.
+    pub fn every(&self) -> Duration {
+        Duration::from_secs(self.delay)
+    }
 }
 
 /// Arguments of `sched-credit2`.

@@ -123,6 +123,9 @@ Examples:
         #[command(flatten)]
         json: Json,
     },
+    /// Show what domains use up, again and again
+    #[command(after_help = "Keys: s sorts by something else, q quits.")]
+    Top(Top),
     /// Print the hypervisor's log
     Dmesg {
         /// Clear it afterwards

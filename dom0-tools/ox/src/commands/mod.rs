@@ -21,7 +21,7 @@ use std::path::Path;
 use crate::cli::Command;
 use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
-use crate::{dump, names, supervise};
+use crate::{dump, names, supervise, top};
 
 /// Does what was typed.
 pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<(), Failure> {
@@ -50,6 +50,7 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
         Command::MemSet(memory) => memory::set(&memory, host),
         Command::MemMax(memory) => memory::max(&memory, host),
         Command::Uptime { domains, json } => list::uptime(&domains, json, host, out),
+        Command::Top(arguments) => top::run(&arguments, host, out),
         Command::Dmesg { clear } => info::dmesg(clear, host, out),
         Command::Trigger {
             domain,

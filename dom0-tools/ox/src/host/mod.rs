@@ -200,6 +200,24 @@ pub struct DomainState {
     pub cpu_time_ns: u64,
 }
 
+impl DomainState {
+    /// xl's six letters.
+    pub fn flags(&self) -> String {
+        let crashed = self.shutdown == Some("crash");
+        [
+            (self.running, 'r'),
+            (self.blocked, 'b'),
+            (self.paused, 'p'),
+            (self.shutdown.is_some() && !crashed, 's'),
+            (crashed, 'c'),
+            (self.dying, 'd'),
+        ]
+        .map(|(set, letter)| if set { letter } else { '-' })
+        .iter()
+        .collect()
+    }
+}
+
 /// State of a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VcpuState {

@@ -200,6 +200,19 @@ fn the_log_of_the_hypervisor_cannot_steer_the_terminal() {
 }
 
 #[test]
+fn top_in_batches() {
+    let host = host();
+    let printed = ok(&host, &["top", "-b", "-i", "2", "-d", "1"]);
+    let lines: Vec<_> = printed
+        .lines()
+        .filter(|line| line.starts_with("demo"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{printed}");
+    assert!(lines[1].contains("0.0"), "{printed}");
+    assert_eq!(host.0.borrow().slept.as_secs(), 1);
+}
+
+#[test]
 fn the_store_can_be_looked_at() {
     let host = host();
     host.0.borrow_mut().put("/local/domain/3", "");
