@@ -4,33 +4,41 @@ use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
 use crate::Case;
-use crate::domains::{CONFIG, USERSPACE, with_tools};
+use crate::domains::{CONFIG, MEMORY, USERSPACE, with_tools};
 
-/// Shell functions that the tests use. `until SECONDS COMMAND` waits for a command to succeed.
+/// Four tools at once hold a guest's unpacked kernel each.
+const MORE_MEMORY: (u32, u32) = (1536, 832);
+
+/// Shell functions that the tests use. `within SECONDS COMMAND` waits for a command to succeed.
 const FUNCTIONS: &[&str] = &[
-    r#"until() { n=0; t=$1; shift; while ! eval "$*"; do [ $n = $t ] && { echo "not within $t s: $*"; return 1; }; sleep 1; n=$((n+1)); done; }"#,
+    r#"within() { n=0; t=$1; shift; while ! eval "$*"; do [ $n = $t ] && { echo "not within $t s: $*"; return 1; }; sleep 1; n=$((n+1)); done; }"#,
     "log() { echo /var/log/xen/console/guest-$1.log; }",
-    r#"up() { until 300 "[ \$(grep -c 'USERSPACE' $(log $1)) = $2 ]" || { tail -n 20 $(log $1); tail -n 5 /var/log/xen/*.log; false; }; }"#,
+    r#"up() { within 300 "[ \"\$(grep -c 'USERSPACE' $(log $1) 2>/dev/null)\" = $2 ]" || { tail -n 20 $(log $1); tail -n 5 /var/log/xen/*.log; false; }; }"#,
     r#"type_in() { t=$(ox store read /local/domain/$(ox domid $1)/console/tty); printf '%s\n' "$2" > $t; }"#,
-    r#"gone() { until 120 "! ox domid $1 >/dev/null 2>&1" || { ox list; cat /var/log/xen/supervisor.log; false; }; }"#,
+    r#"gone() { within 120 "! ox domid $1 >/dev/null 2>&1" || { ox list; cat /var/log/xen/supervisor.log; false; }; }"#,
 ];
 
+type Test = fn(&mut Dom0) -> Result<(), Failure>;
+
 pub fn cases() -> Vec<Case> {
-    let tests: [(&str, fn(&mut Dom0) -> Result<(), Failure>); 5] = [
-        ("domains::shut_down", shut_down),
-        ("domains::rebooted", rebooted),
-        ("domains::crashed", crashed),
-        ("domains::many", many),
-        ("domains::daemons_killed", daemons_killed),
+    let tests: [(&str, _, Test); 5] = [
+        ("domains::shut_down", MEMORY, shut_down),
+        ("domains::rebooted", MEMORY, rebooted),
+        ("domains::crashed", MEMORY, crashed),
+        ("domains::many", MORE_MEMORY, many),
+        ("domains::daemons_killed", MEMORY, daemons_killed),
     ];
     let mut cases = Vec::new();
     for kind in [Kind::Tcg, Kind::Bochs, Kind::Kvm] {
-        for (name, test) in tests {
+        for (name, memory, test) in tests {
             cases.push(Case::new(kind, name, move |name, kind| {
-                with_tools(name, kind, |dom0| {
+                with_tools(name, kind, memory, |dom0| {
                     for function in FUNCTIONS {
                         dom0.run(&function.replace("USERSPACE", USERSPACE))?;
                     }
+                    // What guests use up is counted when all daemons are there, and what the first guest leaves for all others.
+                    dom0.run("within 60 'grep -q supervising /var/log/xen/supervisor.log && grep -q connected /var/log/xen/xenconsoled.log'")?;
+                    dom0.run(&format!("ox create -p {CONFIG} && ox destroy demo"))?;
                     test(dom0)
                 })
             }));
@@ -96,7 +104,7 @@ fn crashed(dom0: &mut Dom0) -> Result<(), Failure> {
         "ox create {CONFIG} on_crash=preserve && up demo 1"
     ))?;
     dom0.run(&format!(
-        "{crash}; until 120 'ox list | grep demo | grep -q -e c-'"
+        "{crash}; within 120 'ox list | grep demo | grep -q -e c-'"
     ))?;
     dom0.run("sleep 2; ox list -l | grep demo | grep crash")?;
     dom0.run("ox dump-core demo /tmp/core && [ $(head -c 4 /tmp/core | tail -c 3) = ELF ] && rm /tmp/core")?;
@@ -137,7 +145,7 @@ fn daemons_killed(dom0: &mut Dom0) -> Result<(), Failure> {
     }
     // The console is there again, and the guest has noticed nothing.
     dom0.run(
-        "sleep 3; type_in demo 'echo still $((40+2))'; until 30 'grep -q \"still 42\" $(log demo)'",
+        "sleep 3; type_in demo 'echo still $((40+2))'; within 30 'grep -q \"still 42\" $(log demo)'",
     )?;
     // It stops while nobody looks.
     dom0.run(&format!(
@@ -156,7 +164,7 @@ fn daemons_killed(dom0: &mut Dom0) -> Result<(), Failure> {
     }
     // A create that is killed itself is taken back.
     dom0.run(&format!(
-        "ox create {CONFIG} memory=80 -p >/dev/null 2>&1 & sleep 0.3; kill -9 $!; until 30 '! ox list | grep -q -e null -e ^demo'; ox destroy demo 2>/dev/null; true"
+        "ox create {CONFIG} memory=80 -p >/dev/null 2>&1 & sleep 0.3; kill -9 $!; within 30 '! ox list | grep -q -e null -e ^demo'; ox destroy demo 2>/dev/null; true"
     ))?;
     nothing_left(dom0, &before)
 }

@@ -48,10 +48,11 @@ const TOOLS: [(&str, &str); 3] = [
 /// The build fails, for instance for want of a static C library.
 pub fn tools() -> Result<Vec<PathBuf>> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
+    const PROFILE: &str = "tools";
     let mut command = Command::new(host::cargo());
     command
         .current_dir(host::workspace())
-        .args(["build", "--quiet", "--release", "--target", TARGET])
+        .args(["build", "--quiet", "--profile", PROFILE, "--target", TARGET])
         .env("CARGO_TARGET_DIR", target_folder())
         .env(
             "RUSTFLAGS",
@@ -67,7 +68,7 @@ pub fn tools() -> Result<Vec<PathBuf>> {
             "dom0's tools cannot be built (a static C library missing? package libc6-dev has it)"
         );
     }
-    let folder = target_folder().join(TARGET).join("release");
+    let folder = target_folder().join(TARGET).join(PROFILE);
     Ok(TOOLS.iter().map(|(_, name)| folder.join(name)).collect())
 }
 

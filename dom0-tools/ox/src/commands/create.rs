@@ -12,7 +12,7 @@ use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
 use crate::make::{make, undo};
 use crate::records::{Held, Phase, Record};
-use crate::{ending, names, output};
+use crate::{ending, names, output, records};
 
 /// Does `ox create`.
 pub fn run(
@@ -163,11 +163,18 @@ fn unused_uuid(host: &mut dyn Toolstack, config: &DomainConfig) -> Result<Uuid, 
         .xen()?
         .domains()
         .context(|| "list the domains".to_owned())?;
-    match domains.iter().find(|domain| domain.uuid == uuid) {
-        None => Ok(uuid),
-        Some(domain) => Err(Failure::ConfigUse(format!(
+    if let Some(domain) = domains.iter().find(|domain| domain.uuid == uuid) {
+        return Err(Failure::ConfigUse(format!(
             "uuid: {uuid} is that of domain {}; leave uuid out to get a fresh one",
             domain.domid
+        )));
+    }
+    let records = records::all(&host.records()).context(|| "read the records".to_owned())?;
+    match records.iter().find(|record| record.uuid == uuid) {
+        None => Ok(uuid),
+        Some(record) => Err(Failure::ConfigUse(format!(
+            "uuid: {uuid} is that of {}, which waits to be started again; leave uuid out to get a fresh one",
+            record.name()
         ))),
     }
 }
