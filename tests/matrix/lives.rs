@@ -123,6 +123,8 @@ fn crashed(dom0: &mut Dom0) -> Result<(), Failure> {
         "{crash}; within 120 'ox list | grep demo | grep -q -e c-'"
     ))?;
     dom0.run("sleep 2; ox list -l | grep demo | grep crash")?;
+    dom0.run(r#"grep '"reason":"crash","action":"preserve"' /var/log/xen/supervisor.log"#)?;
+    dom0.run("ox top --batch --count 2 --delay 1 | grep -c ^demo | grep -x 2")?;
     dom0.run("ox dump-core demo /tmp/core && [ $(head -c 4 /tmp/core | tail -c 3) = ELF ] && rm /tmp/core")?;
     dom0.run("ox destroy demo")?;
     nothing_left(dom0, &before)?;

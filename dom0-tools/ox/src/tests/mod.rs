@@ -2,6 +2,7 @@
 
 mod create;
 mod daemon;
+mod records;
 mod stop;
 mod verbs;
 
