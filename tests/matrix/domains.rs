@@ -6,10 +6,13 @@ use xtask::machine::Kind;
 use crate::{Case, checks};
 
 /// The guest's configuration in dom0's image, and its name there.
-const CONFIG: &str = "/etc/oxen/demo.cfg";
+pub const CONFIG: &str = "/etc/oxen/demo.cfg";
 const NAME: &str = "demo";
 /// What the guest says when it is there.
-const USERSPACE: &str = "oxen-guest: userspace, xen PVH";
+pub const USERSPACE: &str = "oxen-guest: userspace, xen PVH";
+
+/// MiB of the machine, and of it dom0's: enough for a guest or two.
+pub const MEMORY: (u32, u32) = (1024, 512);
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -17,24 +20,27 @@ pub fn cases() -> Vec<Case> {
         cases.push(Case::new(
             kind,
             "domains::created_and_destroyed",
-            |name, kind| with_tools(name, kind, created_and_destroyed),
+            |name, kind| with_tools(name, kind, MEMORY, created_and_destroyed),
         ));
         cases.push(Case::new(kind, "domains::bad_requests", |name, kind| {
-            with_tools(name, kind, bad_requests)
+            with_tools(name, kind, MEMORY, bad_requests)
         }));
     }
     cases
 }
 
-fn with_tools(
+/// Runs a test in a dom0 with the tools.
+pub fn with_tools(
     name: &str,
     kind: Kind,
-    test: fn(&mut Dom0) -> Result<(), Failure>,
+    (machine, dom0): (u32, u32),
+    test: impl FnOnce(&mut Dom0) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut setup = Setup::new(name, kind)?;
     setup.use_tools()?;
     setup.machine.cpus = 2;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
+    setup.machine.memory = machine;
+    setup.hypervisor_options = format!("dom0_mem={dom0}M dom0_max_vcpus=1");
     let mut dom0 = setup.boot()?;
     test(&mut dom0)?;
     checks::logs_are_clean(&mut dom0)?;

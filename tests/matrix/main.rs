@@ -12,6 +12,7 @@ mod guests;
 mod hostile;
 mod isolation;
 mod kernels;
+mod lives;
 mod pending;
 mod registers;
 mod scheduling;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         grants::cases,
         scheduling::cases,
         control::cases,
+        lives::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -76,15 +76,18 @@ pub fn program(package: &str) -> Result<PathBuf> {
 
 /// Where dom0's own kernel runs programs.
 const DOM0_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The workspace's profile for them.
+const DOM0_PROFILE: &str = "tools";
 
 fn dom0_folder() -> PathBuf {
-    target_folder().join(DOM0_TARGET).join("release")
+    target_folder().join(DOM0_TARGET).join(DOM0_PROFILE)
 }
 
 fn for_dom0(what: &[&str]) -> Result<()> {
     let status = Command::new(host::cargo())
         .current_dir(host::workspace())
-        .args(["build", "--quiet", "--release", "--target", DOM0_TARGET])
+        .args(["build", "--quiet", "--profile", DOM0_PROFILE])
+        .args(["--target", DOM0_TARGET])
         .args(what)
         .env("CARGO_TARGET_DIR", target_folder())
         .env(

@@ -53,6 +53,11 @@ pub enum Failure {
         /// Who has it.
         domid: u16,
     },
+    /// A domain of this name is about to be started again.
+    #[error(
+        "the name {0:?} is taken by a domain that waits to be started again; `ox destroy {0}` ends that"
+    )]
+    NameWaits(String),
     /// This version cannot do it.
     #[error("not implemented: {0}")]
     NotImplemented(String),
@@ -85,7 +90,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::Config(_) | Failure::ConfigUse(_) => 3,
             Failure::NoDomain(_) => 4,
-            Failure::NameTaken { .. } => 5,
+            Failure::NameTaken { .. } | Failure::NameWaits(_) => 5,
             Failure::NotImplemented(_) => 6,
             Failure::Unreachable { .. } => 7,
             Failure::TimedOut(_) => 8,

@@ -7,12 +7,18 @@
 mod cli;
 mod commands;
 mod console;
+mod dump;
+mod ending;
 mod failure;
 mod host;
+mod make;
 mod names;
 mod output;
+mod records;
+mod supervise;
 #[cfg(test)]
 mod tests;
+mod top;
 mod tree;
 
 use std::io::Write;

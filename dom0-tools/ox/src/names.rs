@@ -2,6 +2,7 @@
 
 use crate::failure::{Context, Failure};
 use crate::host::{DomainState, Store, Toolstack};
+use crate::records::Held;
 
 /// Name of the control domain where xenstore has none.
 pub const CONTROL_DOMAIN: &str = "Domain-0";
@@ -90,6 +91,11 @@ pub fn resolve_all(
 pub fn number(word: &str) -> Option<Option<u16>> {
     let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| word.parse().ok().filter(|domid| *domid < 0x7FF0))
+}
+
+/// Waits for the right to change something about a name.
+pub fn hold(host: &dyn Toolstack, name: &str) -> Result<Held, Failure> {
+    Held::take(&host.records(), name).context(|| format!("lock the name {name:?}"))
 }
 
 /// Numbers of the domains that xenstore knows with this name, whether they still exist or not.

@@ -121,6 +121,7 @@ pub fn availability(online: bool) -> &'static str {
     if online { "online" } else { "offline" }
 }
 
-fn remove(path: String) -> Change {
+/// Removes a node and all below it.
+pub fn remove(path: String) -> Change {
     Change::Remove { path }
 }

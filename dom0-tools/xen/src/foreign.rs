@@ -58,6 +58,24 @@ impl Mapping {
     /// # Errors
     /// The hypervisor's errno for the first page that cannot be mapped, with its number: nothing is mapped then.
     pub fn map_with(xen: &Privcmd, domid: u16, gfns: &[u64]) -> io::Result<Self> {
+        let (mapping, errors) = Self::map_some(xen, domid, gfns)?;
+        check(domid, gfns, &errors)?;
+        Ok(mapping)
+    }
+
+    /// Maps those pages that are there, each in its place, and tells which: only these may be read. The rest of the range is not
+    /// mapped.
+    ///
+    /// # Errors
+    /// The kernel's, if it cannot map at all.
+    pub fn map_present(xen: &Privcmd, domid: u16, gfns: &[u64]) -> io::Result<(Self, Vec<bool>)> {
+        let (mapping, errors) = Self::map_some(xen, domid, gfns)?;
+        let present = errors.into_iter().map(|error| error == 0).collect();
+        Ok((mapping, present))
+    }
+
+    /// The mapping, and the errno of each page, negative, or 0.
+    fn map_some(xen: &Privcmd, domid: u16, gfns: &[u64]) -> io::Result<(Self, Vec<i32>)> {
         let pages = Pages::of_device(xen.device(), gfns.len())?;
         let mut errors = vec![0_i32; gfns.len()];
         let mut batch = Batch {
@@ -71,9 +89,11 @@ impl Mapping {
         // SAFETY: a `privcmd_mmapbatch_v2` whose arrays have `count` elements and live through the call; the kernel maps over
         // the pages reserved above.
         let result = unsafe { sys::ioctl(xen.device(), IOCTL_MMAPBATCH_V2, &mut batch) };
-        check(domid, gfns, &errors)?;
-        result?;
-        Ok(Self { pages })
+        // An error of the whole may only repeat that of a page.
+        if errors.iter().all(|error| *error == 0) {
+            result?;
+        }
+        Ok((Self { pages }, errors))
     }
 
     /// Maps frames `0..frames` of a resource (`XENMEM_acquire_resource`): kind 1 is the grant table.

@@ -177,8 +177,9 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
     if name.is_empty() {
         return Err("a name cannot be empty");
     }
-    if name.len() > 255 {
-        return Err("a name cannot be longer than 255 bytes");
+    // Files are named after it.
+    if name.len() > 200 {
+        return Err("a name cannot be longer than 200 bytes");
     }
     if name.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("a name of digits only would be taken for a domain id");

@@ -7,12 +7,14 @@ use oxen_config::keys::{KEYS, Treatment};
 use oxen_config::{DomainConfig, parse};
 
 use crate::cli::Config;
-use crate::failure::Failure;
-use crate::output;
+use crate::failure::{Context, Failure};
+use crate::host::Toolstack;
+use crate::{names, output, records};
 
 /// Does `ox config`.
-pub fn run(verb: Config, out: &mut dyn Write) -> Result<(), Failure> {
+pub fn run(verb: Config, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<(), Failure> {
     match verb {
+        Config::Show { domain } => show(&domain, host, out),
         Config::Check { file, settings } => load(&file, &settings).map(|_| ()),
         Config::Keys(json) if json.json => output::json(out, &KEYS),
         Config::Keys(_) => {
@@ -41,6 +43,26 @@ pub fn run(verb: Config, out: &mut dyn Write) -> Result<(), Failure> {
             output::table(out, &["Key", "Takes", "State", "Why"], &[], rows)
         }
     }
+}
+
+/// What a domain is made from, and made again from when it restarts.
+fn show(word: &str, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<(), Failure> {
+    let about = || format!("read the record of {word}");
+    let directory = host.records();
+    let record = match names::resolve(host, word) {
+        Ok(state) => records::of_domain(&directory, state.domid, state.uuid).context(about)?,
+        // One that waits to be started again has no number.
+        Err(failure @ Failure::NoDomain(_)) => {
+            let record = records::of_name(&directory, word).context(about)?;
+            Some(record.ok_or(failure)?)
+        }
+        Err(failure) => return Err(failure),
+    };
+    let record = record.ok_or_else(|| Failure::Refused {
+        action: format!("show the configuration of {word}"),
+        error: "ox did not make it, so there is no record of it".to_owned(),
+    })?;
+    output::json(out, &record)
 }
 
 /// Reads a configuration; what has no effect goes to the log as warnings.

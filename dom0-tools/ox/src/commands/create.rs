@@ -1,21 +1,18 @@
-//! `ox create`: a domain from a configuration, or nothing at all.
+//! `ox create`: a domain from a configuration.
 
-use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
-use oxen_config::domain::Actions;
-use oxen_config::{Affinity, CpuList, DomainConfig, HostCpus};
+use oxen_config::DomainConfig;
 use uuid::Uuid;
 
 use super::config;
 use crate::cli::Create;
 use crate::failure::{Context, Failure};
-use crate::host::{Built, Share, Toolstack};
-use crate::{names, output, tree};
-
-/// Affinity of one vCPU.
-type Pinning = (u32, Option<BTreeSet<u32>>, Option<BTreeSet<u32>>);
+use crate::host::Toolstack;
+use crate::make::{make, undo};
+use crate::records::{Held, Phase, Record};
+use crate::{ending, names, output, records};
 
 /// Does `ox create`.
 pub fn run(
@@ -29,20 +26,88 @@ pub fn run(
         return output::json(out, &config);
     }
     warn(&config);
-    names::check_free(host, &config.name, None)?;
-    let uuid = unused_uuid(host, &config)?;
-    let pinnings = pinnings(host, &config)?;
-    log::debug!("building {} as {uuid}", config.name);
-    let built = host.xen()?.build(&config, uuid)?;
-    let domid = built.domid;
-    if let Err(failure) = announce(host, &config, uuid, &built, &pinnings, arguments.paused) {
-        return Err(undo(host, domid, uuid, failure));
+    if !arguments.unsupervised && !host.is_supervised() {
+        log::warn!(
+            "no supervisor runs (`ox supervise`): what on_poweroff and the like say happens when one does"
+        );
     }
-    log::info!("created {} as domain {domid}", config.name);
+    let name = config.name.clone();
+    let (domid, uuid) = create(arguments, config, host)?;
+    log::info!("created {name} as domain {domid}");
     if arguments.console {
         super::lifecycle::attach(domid, host)?;
     }
+    if arguments.foreground {
+        super::wait::until_gone(&name, uuid, host)?;
+    }
     Ok(())
+}
+
+/// Makes the domain, with a record that says what to take back if this program is killed meanwhile.
+fn create(
+    arguments: &Create,
+    config: DomainConfig,
+    host: &mut dyn Toolstack,
+) -> Result<(u16, Uuid), Failure> {
+    let held = names::hold(host, &config.name)?;
+    free(&held, host)?;
+    names::check_free(host, &config.name, None)?;
+    let uuid = unused_uuid(host, &config)?;
+    let mut record = Record {
+        uuid,
+        config,
+        phase: Phase::Making,
+        restarts: 0,
+        in_vain: 0,
+    };
+    let remember = |record: &Record| {
+        held.write(record)
+            .context(|| format!("write the record of {}", record.name()))
+    };
+    remember(&record)?;
+    let made = make(host, &record.config, uuid, arguments.paused);
+    let forget = |failure| {
+        // A record that stays is dealt with by the supervisor, or by the next who wants the name.
+        let _ = held.remove();
+        failure
+    };
+    let domid = made.map_err(forget)?;
+    record.phase = if arguments.unsupervised {
+        Phase::Kept { domid }
+    } else {
+        let since = host.uptime().unwrap_or(0);
+        Phase::Running { domid, since }
+    };
+    if let Err(failure) = remember(&record) {
+        return Err(forget(undo(host, domid, uuid, failure)));
+    }
+    Ok((domid, uuid))
+}
+
+/// Makes way where a killed tool left a record, or nobody has looked after its domain's end. Fails if the domain is there.
+fn free(held: &Held, host: &mut dyn Toolstack) -> Result<(), Failure> {
+    let record = held.read().context(|| "read a record".to_owned())?;
+    let Some(record) = record else {
+        return Ok(());
+    };
+    let state = ending::find(host, record.uuid)?;
+    match (&record.phase, state) {
+        (Phase::Running { domid, .. } | Phase::Kept { domid }, Some(state)) if !state.dying => {
+            Err(Failure::NameTaken {
+                name: record.name().to_owned(),
+                domid: *domid,
+            })
+        }
+        (Phase::Restarting { .. } | Phase::Renaming { .. }, _) => {
+            Err(Failure::NameWaits(record.name().to_owned()))
+        }
+        _ => {
+            log::info!("removing what an earlier {} left", record.name());
+            ending::end(host, record.phase.domid(), record.uuid)?;
+            held.remove()
+                .context(|| format!("remove the record of {}", record.name()))
+        }
+    }
 }
 
 /// What can be known to be impossible before anything is done.
@@ -68,11 +133,6 @@ fn check(config: &DomainConfig) -> Result<(), Failure> {
 
 /// What is kept for later and has no effect yet.
 fn warn(config: &DomainConfig) {
-    if config.actions != Actions::default() {
-        log::warn!(
-            "on_poweroff and the like are written to xenstore, but nothing acts on them yet: a domain that stops stays until `ox destroy`"
-        );
-    }
     if config.maxmem_mib > config.memory_mib {
         log::warn!(
             "maxmem: the guest starts with {} MiB and reaches {} MiB only if its kernel can add memory while it runs",
@@ -103,127 +163,18 @@ fn unused_uuid(host: &mut dyn Toolstack, config: &DomainConfig) -> Result<Uuid, 
         .xen()?
         .domains()
         .context(|| "list the domains".to_owned())?;
-    match domains.iter().find(|domain| domain.uuid == uuid) {
-        None => Ok(uuid),
-        Some(domain) => Err(Failure::ConfigUse(format!(
+    if let Some(domain) = domains.iter().find(|domain| domain.uuid == uuid) {
+        return Err(Failure::ConfigUse(format!(
             "uuid: {uuid} is that of domain {}; leave uuid out to get a fresh one",
             domain.domid
-        ))),
-    }
-}
-
-fn pinnings(host: &mut dyn Toolstack, config: &DomainConfig) -> Result<Vec<Pinning>, Failure> {
-    if config.cpus == Affinity::Any && config.cpus_soft == Affinity::Any {
-        return Ok(Vec::new());
-    }
-    let cpus = host
-        .xen()?
-        .cpus()
-        .context(|| "look at the machine's CPUs".to_owned())?;
-    let resolve = |key: &str, list: Option<&CpuList>| {
-        list.map(|list| resolve_list(key, list, &cpus)).transpose()
-    };
-    (0..config.maxvcpus)
-        .map(|vcpu| {
-            let hard = resolve("cpus", config.cpus.of(vcpu))?;
-            let soft = resolve("cpus_soft", config.cpus_soft.of(vcpu))?;
-            Ok((vcpu, hard, soft))
-        })
-        .collect()
-}
-
-fn resolve_list(key: &str, list: &CpuList, cpus: &HostCpus) -> Result<BTreeSet<u32>, Failure> {
-    let resolved = list.resolve(cpus);
-    if resolved.is_empty() {
-        let count = cpus.nodes.len();
-        return Err(Failure::ConfigUse(format!(
-            "{key}: \"{list}\" leaves none of this machine's {count} CPUs to run on"
         )));
     }
-    Ok(resolved)
-}
-
-/// Everything between the domain's making and its first instruction.
-fn announce(
-    host: &mut dyn Toolstack,
-    config: &DomainConfig,
-    uuid: Uuid,
-    built: &Built,
-    pinnings: &[Pinning],
-    paused: bool,
-) -> Result<(), Failure> {
-    let domid = built.domid;
-    let name = &config.name;
-    let xen = host.xen()?;
-    for (vcpu, hard, soft) in pinnings {
-        xen.set_affinity(domid, *vcpu, hard.as_ref(), soft.as_ref())
-            .context(|| format!("pin vCPU {vcpu} of {name}"))?;
-    }
-    let share = Share {
-        weight: config.cpu_weight,
-        cap: config.cap,
-    };
-    // A new domain has the default share: only another one needs a hypervisor that can set it.
-    if share != Share::default() {
-        xen.set_share(domid, share)
-            .context(|| format!("set weight and cap of {name}"))?;
-    }
-
-    let changes = tree::creation(config, uuid, built, host.unix_time());
-    let store = host.store()?;
-    store
-        .apply(&changes)
-        .context(|| format!("write xenstore's nodes of {name}"))?;
-    // Two creates that run at once both found the name free. Each wrote it before it looks again, so that one sees the other;
-    // the lower number keeps the name.
-    let rivals = names::with_name(store, name)?;
-    if let Some(rival) = rivals.into_iter().find(|rival| *rival < domid) {
-        let there = host.xen()?.domain(rival);
-        if there
-            .context(|| format!("look at domain {rival}"))?
-            .is_some()
-        {
-            return Err(Failure::NameTaken {
-                name: name.clone(),
-                domid: rival,
-            });
-        }
-    }
-    host.store()?
-        .introduce(domid, built.store_gfn, built.store_port)
-        .context(|| format!("introduce {name} to xenstored"))?;
-    if !paused {
-        host.xen()?
-            .unpause(domid)
-            .context(|| format!("start {name}"))?;
-    }
-    Ok(())
-}
-
-/// Takes everything back; each step is tried though another failed.
-fn undo(host: &mut dyn Toolstack, domid: u16, uuid: Uuid, failure: Failure) -> Failure {
-    let mut left = Vec::new();
-    let destroyed = host.xen().and_then(|xen| {
-        xen.destroy(domid)
-            .context(|| format!("destroy domain {domid}"))
-    });
-    left.extend(destroyed.err().map(|error| error.to_string()));
-    match host.store() {
-        Ok(store) => {
-            // xenstored may never have heard of the domain, which is no failure here.
-            let _ = store.release(domid);
-            let removed = store
-                .apply(&tree::removal(domid, Some(&tree::vm_path(uuid))))
-                .context(|| format!("remove xenstore's nodes of domain {domid}"));
-            left.extend(removed.err().map(|error| error.to_string()));
-        }
-        Err(error) => left.push(error.to_string()),
-    }
-    if left.is_empty() {
-        return failure;
-    }
-    Failure::NotUndone {
-        failure: Box::new(failure),
-        undo: left.join("; "),
+    let records = records::all(&host.records()).context(|| "read the records".to_owned())?;
+    match records.iter().find(|record| record.uuid == uuid) {
+        None => Ok(uuid),
+        Some(record) => Err(Failure::ConfigUse(format!(
+            "uuid: {uuid} is that of {}, which waits to be started again; leave uuid out to get a fresh one",
+            record.name()
+        ))),
     }
 }

@@ -2,24 +2,50 @@
 
 use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
-use crate::{names, tree};
+use crate::records::{self, Phase, Record};
+use crate::{ending, names, tree};
 
-/// Destroys a domain, and removes what xenstore has of it, also when only that is left.
+/// Destroys a domain with all that there is of it, also when only its record or its nodes in xenstore are left.
 pub fn run(word: &str, host: &mut dyn Toolstack) -> Result<(), Failure> {
-    let domid = match names::resolve(host, word) {
-        Ok(state) => state.domid,
+    let state = match names::resolve(host, word) {
+        Ok(state) => state,
         Err(Failure::NoDomain(_)) => return leftover(word, host),
         Err(failure) => return Err(failure),
     };
-    super::not_control_domain(domid, "destroyed")?;
-    host.xen()?
-        .destroy(domid)
-        .context(|| format!("destroy domain {domid}"))?;
-    forget(host, domid)
+    super::not_control_domain(state.domid, "destroyed")?;
+    let record = records::of_domain(&host.records(), state.domid, state.uuid)
+        .context(|| "read the records".to_owned())?;
+    match record {
+        Some(record) => with_record(&record, host),
+        None => ending::end(host, Some(state.domid), state.uuid),
+    }
 }
 
-/// A tool that was killed may have left the nodes of a domain that is gone.
+/// Ends a domain that has a record. The supervisor may be at work on it: whatever it makes of it is ended then.
+fn with_record(seen: &Record, host: &mut dyn Toolstack) -> Result<(), Failure> {
+    let name = seen.name();
+    let about = || format!("end {name}");
+    let held = names::hold(host, name)?;
+    let record = held.read().context(about)?;
+    let Some(mut record) = record.filter(|record| record.uuid == seen.uuid) else {
+        // It ended while the lock was waited for, or it has another name now: then its number leads to it.
+        return ending::end(host, seen.phase.domid(), seen.uuid);
+    };
+    if let Some(domid) = record.phase.domid() {
+        record.phase = Phase::Ending { domid };
+        held.write(&record).context(about)?;
+    }
+    ending::end(host, record.phase.domid(), record.uuid)?;
+    held.remove().context(about)
+}
+
+/// A domain may wait to be started again, or a tool that was killed may have left the nodes of one that is gone.
 fn leftover(word: &str, host: &mut dyn Toolstack) -> Result<(), Failure> {
+    let record = records::of_name(&host.records(), word);
+    if let Some(record) = record.context(|| format!("read the record of {word}"))? {
+        log::info!("{word} does not run; it will not be started again");
+        return with_record(&record, host);
+    }
     let store = host.store()?;
     let domid = match names::number(word) {
         Some(domid) => domid,
@@ -34,11 +60,6 @@ fn leftover(word: &str, host: &mut dyn Toolstack) -> Result<(), Failure> {
         return Err(nobody());
     }
     log::info!("domain {domid} was gone already; removing what xenstore still had of it");
-    forget(host, domid)
-}
-
-fn forget(host: &mut dyn Toolstack, domid: u16) -> Result<(), Failure> {
-    let store = host.store()?;
     let vm = store
         .read(&format!("{}/vm", names::path(domid)))
         .context(|| format!("read where domain {domid} is in xenstore"))?

@@ -35,6 +35,7 @@ pub fn run(json: Json, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<
         ("virt_caps", machine.virt_caps),
         ("total_memory", (machine.total_kib / 1024).to_string()),
         ("free_memory", (machine.free_kib / 1024).to_string()),
+        ("free_pages", (machine.free_kib / 4).to_string()),
         ("xen_major", version.major.to_string()),
         ("xen_minor", version.minor.to_string()),
         ("xen_extra", version.extra.clone()),

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{not_control_domain, write_nodes};
-use crate::cli::{Stop, TriggerEvent};
+use crate::cli::TriggerEvent;
 use crate::failure::{Context, Failure};
-use crate::host::{Change, Toolstack};
+use crate::host::Toolstack;
 use crate::names;
 
 /// How often a state is looked at while waiting for it.
@@ -67,94 +67,6 @@ pub fn attach(domid: u16, host: &mut dyn Toolstack) -> Result<(), Failure> {
         host.sleep(POLL);
         waited += POLL;
     }
-}
-
-/// `ox shutdown` and `ox reboot`: asks through xenstore, as `request` says.
-pub fn stop(stop: &Stop, request: &str, host: &mut dyn Toolstack) -> Result<(), Failure> {
-    let targets: Vec<_> = match &stop.domain {
-        Some(word) => vec![names::resolve(host, word)?],
-        None => names::resolve_all(host, &[])?
-            .into_iter()
-            .map(|(state, _)| state)
-            .filter(|state| state.domid != 0 && state.shutdown.is_none() && !state.dying)
-            .collect(),
-    };
-    for target in &targets {
-        not_control_domain(target.domid, "stopped")?;
-        if let Some(reason) = target.shutdown {
-            return Err(Failure::Usage(format!(
-                "domain {} has stopped already ({reason})",
-                target.domid
-            )));
-        }
-        if target.paused {
-            log::warn!(
-                "domain {} is paused and sees the request only when it is unpaused",
-                target.domid
-            );
-        }
-        let node = ("control/shutdown".to_owned(), request.to_owned());
-        write_nodes(host, target.domid, &[node], request)?;
-    }
-    if stop.wait {
-        let limit = stop.timeout.map(Duration::from_secs);
-        for target in &targets {
-            wait_until_stopped(target.domid, limit, host)?;
-        }
-    }
-    Ok(())
-}
-
-fn wait_until_stopped(
-    domid: u16,
-    limit: Option<Duration>,
-    host: &mut dyn Toolstack,
-) -> Result<(), Failure> {
-    let mut waited = Duration::ZERO;
-    loop {
-        let state = host.xen()?.domain(domid);
-        match state.context(|| format!("look at domain {domid}"))? {
-            Some(state) if state.shutdown.is_none() && !state.dying => {}
-            _ => return Ok(()),
-        }
-        if limit.is_some_and(|limit| waited >= limit) {
-            return Err(Failure::TimedOut(format!(
-                "domain {domid} has not stopped after {} s; `ox destroy {domid}` does not ask",
-                waited.as_secs()
-            )));
-        }
-        host.sleep(POLL);
-        waited += POLL;
-    }
-}
-
-/// `ox rename`.
-pub fn rename(word: &str, new_name: &str, host: &mut dyn Toolstack) -> Result<(), Failure> {
-    let domid = names::resolve(host, word)?.domid;
-    oxen_config::domain::check_name(new_name)
-        .map_err(|why| Failure::Usage(format!("{new_name:?} is no name: {why}")))?;
-    names::check_free(host, new_name, Some(domid))?;
-    let home = names::path(domid);
-    let store = host.store()?;
-    let vm = store
-        .read(&format!("{home}/vm"))
-        .context(|| format!("read where domain {domid} is in xenstore"))?;
-    let paths = [
-        Some(format!("{home}/name")),
-        vm.map(|vm| format!("{vm}/name")),
-    ];
-    let changes: Vec<_> = paths
-        .into_iter()
-        .flatten()
-        .map(|path| Change::Write {
-            path,
-            value: new_name.to_owned(),
-            access: None,
-        })
-        .collect();
-    store
-        .apply(&changes)
-        .context(|| format!("rename domain {domid}"))
 }
 
 /// `ox trigger`.

@@ -48,7 +48,7 @@ pub fn run(arguments: &List, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
             state.domid.to_string(),
             (state.memory_kib / 1024).to_string(),
             state.vcpus_online.to_string(),
-            flags(&state),
+            state.flags(),
             output::seconds(state.cpu_time_ns),
         ];
         if arguments.long {
@@ -77,22 +77,6 @@ fn limit_mib(kib: u64) -> String {
     } else {
         (kib / 1024).to_string()
     }
-}
-
-/// The state in xl's six letters.
-fn flags(state: &DomainState) -> String {
-    let crashed = state.shutdown == Some("crash");
-    [
-        (state.running, 'r'),
-        (state.blocked, 'b'),
-        (state.paused, 'p'),
-        (state.shutdown.is_some() && !crashed, 's'),
-        (crashed, 'c'),
-        (state.dying, 'd'),
-    ]
-    .map(|(set, letter)| if set { letter } else { '-' })
-    .iter()
-    .collect()
 }
 
 /// How long a domain has been running.

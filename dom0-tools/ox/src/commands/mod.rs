@@ -8,15 +8,20 @@ mod lifecycle;
 mod list;
 mod memory;
 mod meta;
+pub mod rename;
 mod scheduler;
+mod stop;
+mod store;
 mod vcpu;
+pub mod wait;
 
 use std::io::Write;
+use std::path::Path;
 
 use crate::cli::Command;
 use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
-use crate::names;
+use crate::{dump, names, supervise, top};
 
 /// Does what was typed.
 pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<(), Failure> {
@@ -26,11 +31,11 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
         Command::Info(json) => info::run(json, host, out),
         Command::Console(domain) => lifecycle::console(&domain.domain, host),
         Command::Destroy(domain) => destroy::run(&domain.domain, host),
-        Command::Shutdown(stop) => lifecycle::stop(&stop, "poweroff", host),
-        Command::Reboot(stop) => lifecycle::stop(&stop, "reboot", host),
+        Command::Shutdown(arguments) => stop::run(&arguments, stop::Request::PowerOff, host),
+        Command::Reboot(arguments) => stop::run(&arguments, stop::Request::Reboot, host),
         Command::Pause(domain) => lifecycle::pause(&domain.domain, host),
         Command::Unpause(domain) => lifecycle::unpause(&domain.domain, host),
-        Command::Rename { domain, new_name } => lifecycle::rename(&domain, &new_name, host),
+        Command::Rename { domain, new_name } => rename::run(&domain, &new_name, host),
         Command::Domid { domain } => domid(&domain, host, out),
         Command::Domname { domain } => domname(&domain, host, out),
         Command::VcpuList { domains, json } => vcpu::list(&domains, json, host, out),
@@ -45,6 +50,7 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
         Command::MemSet(memory) => memory::set(&memory, host),
         Command::MemMax(memory) => memory::max(&memory, host),
         Command::Uptime { domains, json } => list::uptime(&domains, json, host, out),
+        Command::Top(arguments) => top::run(&arguments, host, out),
         Command::Dmesg { clear } => info::dmesg(clear, host, out),
         Command::Trigger {
             domain,
@@ -52,7 +58,10 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
             vcpu,
         } => lifecycle::trigger(&domain, event, vcpu, host),
         Command::Sysrq { domain, letter } => lifecycle::sysrq(&domain, letter, host),
-        Command::Config(verb) => config::run(verb, out),
+        Command::DumpCore { domain, file } => dump_core(&domain, file.as_deref(), host),
+        Command::Config(verb) => config::run(verb, host, out),
+        Command::Store(verb) => store::run(&verb, host, out),
+        Command::Supervise(arguments) => supervise::run(&arguments),
         Command::Completion { shell } => meta::completion(shell, out),
         Command::Man { verb } => meta::man(verb.as_deref(), out),
     }
@@ -80,6 +89,16 @@ fn domname(number: &str, host: &mut dyn Toolstack, out: &mut dyn Write) -> Resul
         });
     };
     writeln!(out, "{name}")?;
+    Ok(())
+}
+
+fn dump_core(word: &str, file: Option<&Path>, host: &mut dyn Toolstack) -> Result<(), Failure> {
+    let domid = names::resolve(host, word)?.domid;
+    not_control_domain(domid, "dumped")?;
+    let name = names::read_name(host.store()?, domid)?;
+    let name = name.unwrap_or_else(|| domid.to_string());
+    let path = dump::dump(host, domid, &name, file)?;
+    log::info!("the memory of {name} is in {}", path.display());
     Ok(())
 }
 

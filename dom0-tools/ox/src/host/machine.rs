@@ -1,6 +1,7 @@
 //! The machine that `ox` runs on.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::xen::Real;
@@ -8,6 +9,7 @@ use super::xenstore::Connection;
 use super::{Hypervisor, Store, Toolstack};
 use crate::console;
 use crate::failure::{Context, Failure};
+use crate::{records, supervise};
 
 /// Hypervisor and xenstore of this machine, opened when first asked for.
 #[derive(Default)]
@@ -50,5 +52,13 @@ impl Toolstack for Machine {
         let text = std::fs::read_to_string("/proc/uptime")?;
         let seconds = text.split('.').next().and_then(|text| text.parse().ok());
         seconds.ok_or_else(|| io::Error::other("/proc/uptime does not begin with a number"))
+    }
+
+    fn records(&self) -> PathBuf {
+        PathBuf::from(records::DIRECTORY)
+    }
+
+    fn is_supervised(&self) -> bool {
+        supervise::is_running()
     }
 }

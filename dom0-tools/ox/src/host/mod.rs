@@ -1,5 +1,6 @@
 //! The way to hypervisor, xenstore and terminal, as traits.
 
+mod core_file;
 #[cfg(test)]
 pub mod fake;
 mod machine;
@@ -8,6 +9,7 @@ pub mod xenstore;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oxen_config::{DomainConfig, HostCpus};
@@ -33,6 +35,10 @@ pub trait Toolstack {
     fn unix_time(&self) -> u64;
     /// Seconds that dom0 has been running.
     fn uptime(&self) -> io::Result<u64>;
+    /// Where the records of domains are.
+    fn records(&self) -> PathBuf;
+    /// Whether a supervisor runs, which acts on records.
+    fn is_supervised(&self) -> bool;
 }
 
 /// Operations of the hypervisor.
@@ -51,6 +57,10 @@ pub trait Hypervisor {
     fn build(&mut self, config: &DomainConfig, uuid: Uuid) -> Result<Built, Failure>;
     /// Destroys a domain.
     fn destroy(&mut self, domid: u16) -> io::Result<()>;
+    /// Gives it another identity.
+    fn set_uuid(&mut self, domid: u16, uuid: Uuid) -> io::Result<()>;
+    /// Writes its memory to a file.
+    fn dump_core(&mut self, domid: u16, file: &Path) -> io::Result<()>;
     /// Stops all vCPUs.
     fn pause(&mut self, domid: u16) -> io::Result<()>;
     /// Takes one pause back.
@@ -87,6 +97,8 @@ pub trait Store {
     fn read(&mut self, path: &str) -> io::Result<Option<String>>;
     /// Names of a node's children; none if it is not there.
     fn list(&mut self, path: &str) -> io::Result<Vec<String>>;
+    /// How much there is of everything.
+    fn stats(&mut self) -> io::Result<String>;
     /// Makes all changes or none.
     fn apply(&mut self, changes: &[Change]) -> io::Result<()>;
     /// Tells xenstored of a new domain's ring.
@@ -186,6 +198,24 @@ pub struct DomainState {
     pub vcpus: u32,
     /// Time that its vCPUs ran, in nanoseconds.
     pub cpu_time_ns: u64,
+}
+
+impl DomainState {
+    /// xl's six letters.
+    pub fn flags(&self) -> String {
+        let crashed = self.shutdown == Some("crash");
+        [
+            (self.running, 'r'),
+            (self.blocked, 'b'),
+            (self.paused, 'p'),
+            (self.shutdown.is_some() && !crashed, 's'),
+            (crashed, 'c'),
+            (self.dying, 'd'),
+        ]
+        .map(|(set, letter)| if set { letter } else { '-' })
+        .iter()
+        .collect()
+    }
 }
 
 /// State of a vCPU.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use oxen_builder::{BuildError, Config, Guest, Xen};
 use oxen_config::cpulist::MAX_CPU;
@@ -14,6 +15,7 @@ use oxen_xen::host;
 use oxen_xen::privcmd::Privcmd;
 use uuid::Uuid;
 
+use super::core_file;
 use super::{Built, DomainState, Hypervisor, MachineInfo, Share, VcpuState, Version};
 use crate::failure::Failure;
 
@@ -144,6 +146,14 @@ impl Hypervisor for Real {
 
     fn destroy(&mut self, domid: u16) -> io::Result<()> {
         domain::destroy(&self.privcmd, domid)
+    }
+
+    fn set_uuid(&mut self, domid: u16, uuid: Uuid) -> io::Result<()> {
+        domain::set_uuid(&self.privcmd, domid, uuid.into_bytes())
+    }
+
+    fn dump_core(&mut self, domid: u16, file: &Path) -> io::Result<()> {
+        core_file::write(&self.privcmd, domid, file)
     }
 
     fn pause(&mut self, domid: u16) -> io::Result<()> {

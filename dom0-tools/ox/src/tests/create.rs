@@ -1,8 +1,9 @@
 //! `ox create` makes all of a domain or nothing.
 
 use super::{Files, fails, ok};
-use crate::host::Access;
-use crate::host::fake::{Fake, World};
+use crate::host::fake::Fake;
+use crate::host::{Access, Toolstack};
+use crate::records::{self, Held, Phase};
 
 #[test]
 fn a_created_domain_has_its_nodes_its_share_and_runs() {
@@ -109,15 +110,12 @@ fn whatever_fails_nothing_is_left() {
 #[test]
 fn what_cannot_be_undone_is_named() {
     let host = Fake::new();
-    host.0.borrow_mut().add(7, "other");
-    host.0.borrow_mut().at_build = Some(|world: &mut World| {
-        world.put("/local/domain/7/name", "demo");
-        world.fails = Some("destroy");
-    });
+    host.0.borrow_mut().fails = Some("introduce");
+    host.0.borrow_mut().also_fails = Some("destroy");
     let (code, message) = fails(&host, &["create", &Files::new("").config()]);
-    assert_eq!(code, 5);
+    assert_eq!(code, 1);
     assert!(
-        message.contains("could not undo it: cannot destroy domain 8: destroy fails"),
+        message.contains("could not undo it: cannot destroy domain 1: destroy fails"),
         "{message}"
     );
 }
@@ -210,19 +208,65 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
 #[test]
 fn of_two_creates_at_once_one_gets_the_name() {
     let host = Fake::new();
-    // Another tool announces the same name on a lower number between our look and our own announcement.
-    host.0.borrow_mut().add(7, "other");
-    host.0.borrow_mut().at_build =
-        Some(|world: &mut World| world.put("/local/domain/7/name", "demo"));
-    let (code, message) = fails(&host, &["create", &Files::new("").config()]);
+    let files = Files::new("");
+    // The other has the name's lock: this one waits, and finds the name taken.
+    let held = Held::take(&host.records(), "demo").unwrap_or_else(|error| panic!("{error}"));
+    let mut record = None;
+    let waiter = std::thread::scope(|scope| {
+        let directory = host.records();
+        let waiter = scope.spawn(move || Held::take(&directory, "demo").is_ok());
+        ok(&host, &["create", &files.config(), "name=other"]);
+        record = records::of_name(&host.records(), "other").ok().flatten();
+        drop(held);
+        waiter.join().unwrap_or(false)
+    });
+    assert!(waiter && record.is_some());
+    let (code, message) = fails(&host, &["create", &files.config(), "name=other"]);
     assert_eq!(code, 5, "{message}");
+    assert!(message.contains("is taken by domain 1"), "{message}");
+    assert_eq!(host.0.borrow().domains.len(), 2);
+}
+
+#[test]
+fn what_a_killed_create_left_makes_way() {
+    let host = Fake::new();
+    let files = Files::new("");
+    ok(&host, &["create", &files.config()]);
+    let read = || records::of_name(&host.records(), "demo").ok().flatten();
+    let mut record = read().unwrap_or_else(|| panic!("no record"));
+    assert_eq!(
+        record.phase,
+        Phase::Running {
+            domid: 1,
+            since: 90_061
+        }
+    );
+    record.phase = Phase::Making;
+    let held = Held::take(&host.records(), "demo").unwrap_or_else(|error| panic!("{error}"));
+    held.write(&record)
+        .unwrap_or_else(|error| panic!("{error}"));
+    drop(held);
+    ok(&host, &["create", &files.config()]);
     let world = host.0.borrow();
     assert_eq!(world.domains.len(), 2);
-    assert!(
-        !world
-            .nodes
-            .keys()
-            .any(|path| path.starts_with("/local/domain/8"))
+    assert!(world.calls.contains(&"destroy 1".to_owned()));
+}
+
+#[test]
+fn a_domain_without_supervision_is_kept() {
+    let host = Fake::new();
+    ok(&host, &["create", "-e", &Files::new("").config()]);
+    let record = records::of_name(&host.records(), "demo").ok().flatten();
+    assert_eq!(
+        record.map(|record| record.phase),
+        Some(Phase::Kept { domid: 1 })
+    );
+    let shown = ok(&host, &["config", "show", "demo"]);
+    assert!(shown.contains("\"memory_mib\": 256"), "{shown}");
+    ok(&host, &["destroy", "demo"]);
+    assert_eq!(
+        records::of_name(&host.records(), "demo").ok().flatten(),
+        None
     );
 }
 

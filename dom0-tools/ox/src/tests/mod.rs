@@ -2,6 +2,8 @@
 
 mod create;
 mod daemon;
+mod records;
+mod stop;
 mod verbs;
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! All verbs but `create`.
 
 use super::{fails, ok};
-use crate::host::fake::{Fake, World};
+use crate::host::fake::Fake;
 
 fn host() -> Fake {
     let host = Fake::new();
@@ -67,8 +67,9 @@ fn destroy_removes_the_domain_and_its_nodes() {
     let host = host();
     {
         let mut world = host.0.borrow_mut();
-        world.put("/local/domain/3/vm", "/vm/abc");
-        world.put("/vm/abc/name", "demo");
+        let vm = "/vm/00000000-0000-0000-0000-000000000003";
+        world.put("/local/domain/3/vm", vm);
+        world.put(&format!("{vm}/name"), "demo");
         world.put("/vm/abcd/name", "other");
         world.put("/local/domain/31/name", "neighbour");
     }
@@ -113,42 +114,6 @@ fn pause_and_unpause() {
     assert!(host.0.borrow().domains[1].paused);
     ok(&host, &["unpause", "3"]);
     assert_eq!(fails(&host, &["unpause", "3"]).0, 2);
-}
-
-#[test]
-fn shutdown_asks_through_xenstore_and_waits() {
-    let host = host();
-    host.0.borrow_mut().at_sleep =
-        Some(|world: &mut World| world.domains[1].shutdown = Some("poweroff"));
-    ok(&host, &["shutdown", "-w", "demo"]);
-    assert_eq!(
-        host.0.borrow().nodes["/local/domain/3/control/shutdown"].0,
-        "poweroff"
-    );
-    assert_eq!(fails(&host, &["reboot", "demo"]).0, 2);
-
-    let deaf = self::host();
-    let (code, _) = fails(&deaf, &["reboot", "-w", "--timeout", "2", "demo"]);
-    assert_eq!(code, 8);
-    assert_eq!(deaf.0.borrow().slept.as_secs(), 2);
-    assert_eq!(
-        deaf.0.borrow().nodes["/local/domain/3/control/shutdown"].0,
-        "reboot"
-    );
-}
-
-#[test]
-fn shutdown_of_all_spares_domain_0() {
-    let host = host();
-    host.0.borrow_mut().add(4, "more");
-    ok(&host, &["shutdown", "--all"]);
-    let world = host.0.borrow();
-    let asked: Vec<_> = world
-        .nodes
-        .keys()
-        .filter(|path| path.contains("control"))
-        .collect();
-    assert_eq!(asked.len(), 2);
 }
 
 #[test]
@@ -232,6 +197,41 @@ fn the_log_of_the_hypervisor_cannot_steer_the_terminal() {
     let (code, message) = fails(&host(), &["dmesg", "-c"]);
     assert_eq!(code, 6, "{message}");
     assert_eq!(ok(&host(), &["dmesg"]), "(XEN) one\n(d1) \\x1b[2J two\n");
+}
+
+#[test]
+fn top_in_batches() {
+    let host = host();
+    let printed = ok(&host, &["top", "-b", "-i", "2", "-d", "1"]);
+    let lines: Vec<_> = printed
+        .lines()
+        .filter(|line| line.starts_with("demo"))
+        .collect();
+    assert_eq!(lines.len(), 2, "{printed}");
+    assert!(lines[1].contains("0.0"), "{printed}");
+    assert_eq!(host.0.borrow().slept.as_secs(), 1);
+}
+
+#[test]
+fn the_store_can_be_looked_at() {
+    let host = host();
+    host.0.borrow_mut().put("/local/domain/3", "");
+    host.0.borrow_mut().put("/local/domain/3/data", "");
+    host.0.borrow_mut().put("/local/domain/3/data/x", "\x1b[2J");
+    let listed = ok(&host, &["store", "ls", "/local/domain/3"]);
+    let home = "/local/domain/3";
+    let expected = [
+        format!("{home}/data = \"\""),
+        format!("{home}/data/x = \"\\u{{1b}}[2J\""),
+        format!("{home}/name = \"demo\""),
+    ];
+    assert_eq!(listed.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(
+        ok(&host, &["store", "read", "/local/domain/3/data/x"]),
+        "\\u{1b}[2J\n"
+    );
+    assert_eq!(fails(&host, &["store", "read", "/nothing"]).0, 1);
+    assert_eq!(ok(&host, &["store", "stats"]), "nodes 5\n");
 }
 
 #[test]

@@ -24,6 +24,7 @@ const PAUSE: u32 = 3;
 const UNPAUSE: u32 = 4;
 const MAX_MEMORY: u32 = 11;
 const MAX_VCPUS: u32 = 15;
+const SET_UUID: u32 = 17;
 const PAGING_MEMORY: u32 = 86;
 const HYPERCALL_SCHED_OP: u64 = oxen_abi::numbers::SCHED_OP;
 const REMOTE_SHUTDOWN: u64 = 4;
@@ -121,6 +122,14 @@ pub fn pause(xen: &Privcmd, domid: u16) -> io::Result<()> {
 /// ESRCH: no such domain; EINVAL: it is not paused by a tool.
 pub fn unpause(xen: &Privcmd, domid: u16) -> io::Result<()> {
     domctl_plain(xen, UNPAUSE, domid)
+}
+
+/// Gives it another UUID.
+///
+/// # Errors
+/// ESRCH: no such domain.
+pub fn set_uuid(xen: &Privcmd, domid: u16, uuid: [u8; 16]) -> io::Result<()> {
+    domctl(xen, SET_UUID, domid, uuid).map(|_| ())
 }
 
 /// Sets how much memory it may have, in KiB.

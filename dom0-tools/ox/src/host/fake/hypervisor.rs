@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use oxen_config::{DomainConfig, HostCpus};
 use uuid::Uuid;
@@ -70,6 +71,17 @@ impl Hypervisor for Fake {
         world.shares.remove(&domid);
         world.affinities.retain(|(owner, _), _| *owner != domid);
         Ok(())
+    }
+
+    fn set_uuid(&mut self, domid: u16, uuid: Uuid) -> io::Result<()> {
+        self.0.borrow_mut().call("uuid", domid.to_string())?;
+        self.0.borrow_mut().find(domid)?.uuid = uuid;
+        Ok(())
+    }
+
+    fn dump_core(&mut self, domid: u16, file: &Path) -> io::Result<()> {
+        let about = format!("{domid} {}", file.display());
+        self.0.borrow_mut().call("dump", about)
     }
 
     fn pause(&mut self, domid: u16) -> io::Result<()> {

@@ -5,6 +5,7 @@ mod hypervisor;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,6 +33,14 @@ pub struct World {
     pub calls: Vec<String>,
     /// The operation that fails.
     pub fails: Option<&'static str>,
+    /// Another one.
+    pub also_fails: Option<&'static str>,
+    /// Where records are.
+    pub directory: Option<tempfile::TempDir>,
+    /// No supervisor runs.
+    pub unsupervised: bool,
+    /// Seconds that dom0 has been running.
+    pub uptime: u64,
     pub slept: Duration,
     /// What happens at each sleep.
     pub at_sleep: Option<fn(&mut World)>,
@@ -43,7 +52,7 @@ impl World {
     fn call(&mut self, name: &'static str, about: String) -> io::Result<()> {
         self.calls
             .push(format!("{name} {about}").trim_end().to_owned());
-        if self.fails == Some(name) {
+        if self.fails == Some(name) || self.also_fails == Some(name) {
             return Err(io::Error::other(format!("{name} fails")));
         }
         Ok(())
@@ -100,7 +109,12 @@ impl Fake {
     /// A machine with dom0 only.
     pub fn new() -> Self {
         let fake = Self::default();
-        fake.0.borrow_mut().add(0, "Domain-0");
+        {
+            let mut world = fake.0.borrow_mut();
+            world.add(0, "Domain-0");
+            world.uptime = 90_061;
+            world.directory = tempfile::tempdir().ok();
+        }
         fake
     }
 }
@@ -138,7 +152,17 @@ impl Toolstack for Fake {
     }
 
     fn uptime(&self) -> io::Result<u64> {
-        Ok(90_061)
+        Ok(self.0.borrow().uptime)
+    }
+
+    fn records(&self) -> PathBuf {
+        let world = self.0.borrow();
+        let directory = world.directory.as_ref();
+        directory.map_or_else(PathBuf::new, |directory| directory.path().to_owned())
+    }
+
+    fn is_supervised(&self) -> bool {
+        !self.0.borrow().unsupervised
     }
 }
 
@@ -167,6 +191,10 @@ impl Store for Fake {
             })
             .collect();
         Ok(names.into_iter().collect())
+    }
+
+    fn stats(&mut self) -> io::Result<String> {
+        Ok(format!("nodes {}\n", self.0.borrow().nodes.len()))
     }
 
     fn apply(&mut self, changes: &[Change]) -> io::Result<()> {

@@ -1,8 +1,12 @@
 //! What can be typed.
 
+mod arguments;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+
+pub use arguments::*;
 
 use crate::failure::EXIT_CODES;
 
@@ -119,6 +123,9 @@ Examples:
         #[command(flatten)]
         json: Json,
     },
+    /// Show what domains use up, again and again
+    #[command(after_help = "Keys: s sorts by something else, q quits.")]
+    Top(Top),
     /// Print the hypervisor's log
     Dmesg {
         /// Clear it afterwards
@@ -142,9 +149,26 @@ Examples:
         /// The request's letter, such as s to sync
         letter: char,
     },
-    /// Check configuration files and show what keys there are
+    /// Write the memory of a domain to a file, for `crash`, `gdb` and the like
+    #[command(after_help = "\
+The domain goes on meanwhile: `ox pause` it first to have all of one moment.")]
+    DumpCore {
+        /// Name or number
+        domain: String,
+        /// A file that is not there; the default is /var/lib/xen/dump/NAME-TIME
+        file: Option<PathBuf>,
+    },
+    /// Check configuration files, show what keys there are and what a domain was made from
     #[command(subcommand)]
     Config(Config),
+    /// Look at xenstore, the database of domains and their devices
+    #[command(subcommand)]
+    Store(Store),
+    /// Do what on_poweroff and the like say when domains stop; dom0 starts this by itself
+    #[command(after_help = "\
+It may be killed at any time: what it must know is in /run/oxen/domains, and the next one goes on from there.
+A domain that lives less than a minute again and again is started again later and later.")]
+    Supervise(Supervise),
     /// Print a script that completes ox's words in a shell
     #[command(after_help = "Example: ox completion bash > /etc/bash_completion.d/ox")]
     Completion {
@@ -160,122 +184,4 @@ Examples:
         /// The verb
         verb: Option<String>,
     },
-}
-
-/// Arguments of `create`.
-#[derive(Debug, Args)]
-pub struct Create {
-    /// Attach to the console as soon as the domain exists
-    #[arg(short, long, conflicts_with = "dry_run")]
-    pub console: bool,
-    /// Leave the domain paused
-    #[arg(short, long)]
-    pub paused: bool,
-    /// Check everything and print the configuration as JSON, but create nothing
-    #[arg(short = 'n', long)]
-    pub dry_run: bool,
-    /// The configuration, in xl.cfg syntax
-    pub file: PathBuf,
-    /// Settings that replace or (+=) lengthen those of the file
-    #[arg(value_name = "KEY=VALUE")]
-    pub settings: Vec<String>,
-}
-
-/// Arguments of `list`.
-#[derive(Debug, Args)]
-pub struct List {
-    /// Show identity, limits and the reason of a shutdown too
-    #[arg(short, long)]
-    pub long: bool,
-    #[command(flatten)]
-    pub json: Json,
-    /// Names or numbers; all domains if none
-    pub domains: Vec<String>,
-}
-
-/// `--json`.
-#[derive(Debug, Clone, Copy, Args)]
-pub struct Json {
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// One domain.
-#[derive(Debug, Args)]
-pub struct Domain {
-    /// Name or number
-    pub domain: String,
-}
-
-/// Arguments of `shutdown` and `reboot`.
-#[derive(Debug, Args)]
-pub struct Stop {
-    /// Wait until it has stopped
-    #[arg(short, long)]
-    pub wait: bool,
-    /// Give up waiting after this many seconds
-    #[arg(long, value_name = "SECONDS", requires = "wait")]
-    pub timeout: Option<u64>,
-    /// All domains but domain 0
-    #[arg(short, long, conflicts_with = "domain")]
-    pub all: bool,
-    /// Name or number
-    #[arg(required_unless_present = "all")]
-    pub domain: Option<String>,
-}
-
-/// Arguments of `sched-credit2`.
-#[derive(Debug, Args)]
-pub struct Share {
-    /// Name or number; all domains if none
-    #[arg(short, long)]
-    pub domain: Option<String>,
-    /// Share against other domains; 256 is the default
-    #[arg(short, long, requires = "domain", value_parser = clap::value_parser!(u16).range(1..))]
-    pub weight: Option<u16>,
-    /// Most time, in percent of one CPU; 0 for no bound
-    #[arg(short, long, requires = "domain")]
-    pub cap: Option<u16>,
-    #[command(flatten)]
-    pub json: Json,
-}
-
-/// Arguments of `mem-set` and `mem-max`.
-#[derive(Debug, Args)]
-pub struct Memory {
-    /// Name or number
-    pub domain: String,
-    /// Size in KiB, or with a unit: b, k, m, g, t
-    pub size: String,
-}
-
-/// What `trigger` sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TriggerEvent {
-    /// Non-maskable interrupt
-    Nmi,
-    /// Reset
-    Reset,
-    /// INIT
-    Init,
-    /// Power button
-    Power,
-    /// Sleep button
-    Sleep,
-}
-
-/// Verbs about configurations.
-#[derive(Debug, Subcommand)]
-pub enum Config {
-    /// Say what is wrong with a file; prints nothing but warnings if nothing is
-    Check {
-        /// The configuration
-        file: PathBuf,
-        /// Settings that replace or (+=) lengthen those of the file
-        #[arg(value_name = "KEY=VALUE")]
-        settings: Vec<String>,
-    },
-    /// List every key of xl.cfg and what becomes of it
-    Keys(Json),
 }
