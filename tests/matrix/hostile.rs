@@ -29,7 +29,7 @@ pub fn cases() -> Vec<Case> {
 const fn calls(kind: Kind) -> u64 {
     match kind {
         Kind::Tcg | Kind::Kvm => 1_000_000,
-        Kind::Bochs => 200_000,
+        Kind::Bochs => 50_000,
     }
 }
 

@@ -23,6 +23,7 @@ pub fn sched_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argume
             Ok(0)
         }
         cmd::BLOCK => {
+            interrupts::before_wait(vcpu);
             if !interrupts::halt_ends(vcpu) {
                 vcpu.wait = Wait::Halted;
             }
@@ -57,6 +58,8 @@ fn poll<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64) -> Outcome {
         0 => shared.poll_deadline.clear(),
         nanos => shared.poll_deadline.set(nanos),
     }
+    interrupts::before_wait(vcpu);
+    let shared = vcpu.shared();
     if vcpu.domain.events.begin_poll(shared.id, &ports)? {
         vcpu.wait = Wait::Polling;
     }

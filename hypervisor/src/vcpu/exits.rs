@@ -189,9 +189,7 @@ fn halt<H: Vcpu>(vcpu: &mut Running<H>) {
         crash::vcpu_down(vcpu);
         return;
     }
-    if vcpu.hardware.delivers_interrupts() {
-        vcpu.apic.look_again();
-    }
+    interrupts::before_wait(vcpu);
     if !interrupts::halt_ends(vcpu) {
         vcpu.wait = Wait::Halted;
     }

@@ -77,6 +77,14 @@ fn callback(domain: &Domain, shared: &VcpuShared) -> Option<u8> {
         .filter(|_| !own && domain.events.upcall_pending(shared.id))
 }
 
+/// Whenever a vCPU is about to wait: a CPU that delivers interrupts by itself may have put some into its local APIC's page,
+/// such as one that it sent itself, which nobody has looked at yet.
+pub fn before_wait<H: Vcpu>(vcpu: &mut Running<H>) {
+    if vcpu.hardware.delivers_interrupts() {
+        vcpu.apic.look_again();
+    }
+}
+
 /// Whether a halted vCPU must run again: something waits that it can take (HLT was executed with interrupts on).
 pub fn halt_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
     fire_timer(vcpu);
