@@ -250,7 +250,7 @@ impl Domain {
     pub fn finish_if_empty(&self) {
         let held = self.life.held.load(Ordering::Acquire) != 0;
         if self.life.is_dying() && !held && self.own.lock().total() == 0 {
-            registry::remove(self.id);
+            registry::remove(self);
             tell_control_domain();
         }
     }
