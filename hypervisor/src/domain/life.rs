@@ -235,7 +235,7 @@ impl Domain {
     pub fn finish_if_empty(&self) {
         let held = self.vcpus.iter().any(|vcpu| vcpu.seat.exists());
         if self.life.is_dying() && !held && self.own.lock().total() == 0 {
-            registry::remove(self.id);
+            registry::remove(self);
             tell_control_domain();
         }
     }

@@ -77,7 +77,9 @@ pub fn insert(
     Ok(domain)
 }
 
-/// Forgets a domain.
-pub fn remove(id: DomainId) {
-    DOMAINS.write().retain(|domain| domain.id != id);
+/// Forgets a domain; not another one that has its number by now.
+pub fn remove(gone: &Domain) {
+    DOMAINS
+        .write()
+        .retain(|domain| !core::ptr::eq(&raw const **domain, gone));
 }
