@@ -34,7 +34,7 @@ pub fn get<H: Vcpu>(vcpu: &Running<H>, domain: &Domain, body: u64) -> Outcome {
         + up * record::CPU_SIZE
         + domain.vcpus.len() * record::MTRR_SIZE;
     if buffer != 0 {
-        let bytes = all::<H>(domain)?;
+        let bytes = all(domain)?;
         if bytes.len() > size as usize {
             return Err(Errno::NoSpc);
         }
@@ -59,7 +59,7 @@ pub fn get_partial<H: Vcpu>(vcpu: &Running<H>, domain: &Domain, body: u64) -> Ou
         Ok(record::HEADER) if instance == 0 => header().to_vec(),
         Ok(record::MTRR) if target.is_some() => memory_types().to_vec(),
         Ok(record::CPU) if target.is_some_and(|target| target.is_up()) => {
-            collect::<H>(domain, &[instance])?;
+            collect(domain, &[instance])?;
             let target = target.ok_or(Errno::NoEnt)?;
             target.take_registers().ok_or(Errno::NoEnt)?.to_vec()
         }
@@ -75,13 +75,13 @@ pub fn get_partial<H: Vcpu>(vcpu: &Running<H>, domain: &Domain, body: u64) -> Ou
     write_bytes(vcpu, body.wrapping_add(8), &length.to_le_bytes()).map(|()| 0)
 }
 
-fn all<H: Vcpu>(domain: &Domain) -> Result<Vec<u8>, Errno> {
+fn all(domain: &Domain) -> Result<Vec<u8>, Errno> {
     let vcpus = domain.vcpus.iter().enumerate();
     let up: Vec<usize> = vcpus
         .filter(|(_, vcpu)| vcpu.is_up())
         .map(|(index, _)| index)
         .collect();
-    collect::<H>(domain, &up)?;
+    collect(domain, &up)?;
     let mut bytes = Vec::new();
     push(&mut bytes, record::HEADER, 0, &header());
     for index in up {
@@ -98,7 +98,7 @@ fn all<H: Vcpu>(domain: &Domain) -> Result<Vec<u8>, Errno> {
 }
 
 /// Has the registers of the given vCPUs looked up; done when all are there.
-fn collect<H: Vcpu>(domain: &Domain, vcpus: &[usize]) -> Result<(), Errno> {
+fn collect(domain: &Domain, vcpus: &[usize]) -> Result<(), Errno> {
     if domain.life.is_dying() {
         return Err(Errno::Srch);
     }
@@ -109,7 +109,7 @@ fn collect<H: Vcpu>(domain: &Domain, vcpus: &[usize]) -> Result<(), Errno> {
     let mut complete = true;
     for vcpu in missing {
         complete = false;
-        vcpu.want_registers::<H>();
+        vcpu.want_registers();
     }
     if complete {
         Ok(())

@@ -75,16 +75,6 @@ impl Seat {
         }
     }
 
-    /// Takes the state to look at it without loading it, and to put it back at once; `None` as long as a CPU has it, which is
-    /// asked for it.
-    pub fn try_take<H: Vcpu>(&self) -> Option<Box<Running<H>>> {
-        let state = self.state.lock().take();
-        if state.is_none() {
-            self.ask();
-        }
-        state?.downcast().ok()
-    }
-
     /// Puts the saved state back.
     pub fn put_back<H: Vcpu>(&self, vcpu: Box<Running<H>>) {
         let mut state = self.state.lock();

@@ -157,8 +157,11 @@ impl VcpuShared {
     }
 
     /// Makes it ready if it waits. One whose domain may not run, or that is down, stays where it is: it looks when that ends.
+    /// If somebody waits for its registers, it comes to a CPU all the same, which sees that it may not run.
     fn wake(&self) {
-        if !self.life.may_run() || !(self.is_up() || self.control_waits()) {
+        let may_run = self.life.may_run();
+        let has_cause = may_run && (self.is_up() || self.control_waits());
+        if !has_cause && !self.are_registers_wanted() {
             return;
         }
         let Some(handle) = self.handle.get() else {
@@ -168,9 +171,9 @@ impl VcpuShared {
         let mut runstate = self.runstate.lock();
         let cpu = scheduler().wake(handle, now);
         let waits = match runstate.state() {
-            RunstateKind::Blocked => true,
+            RunstateKind::Blocked => may_run,
             // It was paused.
-            RunstateKind::Offline => self.is_up(),
+            RunstateKind::Offline => may_run && self.is_up(),
             RunstateKind::Running | RunstateKind::Runnable => false,
         };
         if waits {

@@ -1,4 +1,4 @@
-//! A vCPU's registers for the control domain: asked for by any CPU, taken by the one that has its state.
+//! A vCPU's registers for the control domain: asked for by any CPU, taken by the one on which it is loaded.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -31,22 +31,20 @@ impl VcpuShared {
         self.snapshot.taken.lock().is_some()
     }
 
-    /// Asks the CPU that runs the vCPU for its registers; takes them where its state rests if none runs it. To be called
-    /// again as long as they are not there.
-    pub fn want_registers<H: Vcpu>(&self) {
-        let asked = self.snapshot.wanted.swap(true, Ordering::AcqRel);
-        if self.runs_on().is_some() {
-            if !asked {
-                self.kick();
-            }
-        } else if let Some(mut vcpu) = self.seat.try_take::<H>() {
-            answer(&mut *vcpu);
-            self.seat.put_back(vcpu);
+    /// Asks for the registers: the CPU that runs the vCPU, or the one where it is woken for that, paused or not.
+    pub fn want_registers(&self) {
+        if !self.snapshot.wanted.swap(true, Ordering::AcqRel) {
+            self.kick();
         }
+    }
+
+    /// Whether somebody waits for the registers.
+    pub fn are_registers_wanted(&self) -> bool {
+        self.snapshot.wanted.load(Ordering::Acquire)
     }
 }
 
-/// Answers, if somebody has asked. Called by the CPU that has the vCPU's state, outside of the guest.
+/// Answers, if somebody has asked. Called by the CPU on which the vCPU is loaded, outside of the guest.
 pub fn answer<H: Vcpu>(vcpu: &mut Running<H>) {
     if !vcpu.shared().snapshot.wanted.load(Ordering::Relaxed) {
         return;
