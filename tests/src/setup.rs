@@ -107,7 +107,7 @@ impl Setup {
         archive.write_to(&mut image)?;
         self.initrd = self.write_file("initrd", &image)?;
         let own = self.initrd.clone();
-        self.own_initrd.get_or_insert(TemporaryFile(own));
+        self.own_initrd.get_or_insert_with(|| TemporaryFile(own));
         Ok(())
     }
 
