@@ -256,9 +256,14 @@ impl Domain {
     /// The map cannot be changed.
     pub fn map_shared_info(&self, gfn: Gfn) -> Result<(), MapError> {
         let mut place = self.shared_info_at.lock();
-        self.map_shared(gfn, self.shared_info.first())?;
+        let frame = self.shared_info.first();
+        self.map_shared(gfn, frame)?;
         if let Some(old) = place.replace(gfn).filter(|&old| old != gfn) {
-            self.p2m.lock().unmap(old, 1)?;
+            let mut p2m = self.p2m.lock();
+            // The domain may have removed it from there and have something else there now.
+            if p2m.lookup(old).is_some_and(|there| there.frame == frame) {
+                p2m.unmap(old, 1)?;
+            }
         }
         Ok(())
     }

@@ -111,10 +111,31 @@ pub fn number(random: &mut Random) -> u64 {
         6 => (SPARE >> 12) + random.below((SPARE_END - SPARE) >> 12),
         _ => random.pick(&BOUNDARIES) | random.pick(&BOUNDARIES) << 32,
     };
+    harmless(number)
+}
+
+/// The number, or another in place of one that would name what is kept.
+fn harmless(number: u64) -> u64 {
     if KEPT_FRAMES.contains(&number) || KEPT_ADDRESSES.contains(&number) {
         return number & 0xFF;
     }
     number
+}
+
+/// Where a pointer into the arena is not aligned, what the call finds there is made of parts of two words: of such numbers,
+/// too, none may name what is kept.
+pub fn make_harmless(at: u64) {
+    /// As many as the largest array takes.
+    const WORDS: u64 = 512;
+    if at & 7 == 0 || !(ARENA_START..ARENA_END).contains(&at) {
+        return;
+    }
+    let places = (0..WORDS).map(|index| at + index * 8);
+    for place in places.take_while(|place| place + 8 <= ARENA_END) {
+        let word = core::ptr::with_exposed_provenance_mut::<u64>(place as usize);
+        // SAFETY: the arena is identity-mapped memory that holds no objects.
+        unsafe { word.write_unaligned(harmless(word.read_unaligned())) };
+    }
 }
 
 /// Where a structure might be.
@@ -160,7 +181,8 @@ pub fn fill(random: &mut Random, at: u64, pointers: bool) {
             return;
         }
         let value = if pointers && random.one_in(3) {
-            pointer(random)
+            // Lists in the arena are read in whole words, see `make_harmless`.
+            pointer(random) & !7
         } else {
             number(random)
         };
