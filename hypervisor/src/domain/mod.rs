@@ -23,7 +23,6 @@ use oxen_core::address::{Gfn, GuestPhys, Mfn, PAGE_SIZE};
 use oxen_core::apic::{Delivery, Destination, Ipi, Trigger};
 use oxen_core::event::{EventChannels, Notify};
 use oxen_core::grant::Limits;
-use oxen_core::guest_page::GuestPage;
 use oxen_core::id::{DomainId, VcpuId};
 use oxen_core::memory::p2m::{Kind, MapError};
 use oxen_core::memory::ranges::{MapEntry, RangeSet};
@@ -31,7 +30,7 @@ use oxen_core::schedule;
 use oxen_core::time as clock;
 use spin::{Mutex, Once};
 
-use crate::memory::{HostPages, frames, guest_page, holds};
+use crate::memory::{HostPages, frames, holds, mapped_page};
 use crate::time;
 use crate::vcpu::VcpuShared;
 use control::Control;
@@ -161,40 +160,25 @@ impl Domain {
 
     /// Writes guest-physical memory; false if a part of it is no memory that the domain may write.
     pub fn write_physical(&self, address: GuestPhys, from: &[u8]) -> bool {
-        self.each_page(address, from.len(), true, |page, offset, range| {
-            page.write(offset, &from[range])
-        })
-    }
-
-    fn each_page(
-        &self,
-        address: GuestPhys,
-        length: usize,
-        write: bool,
-        mut access: impl FnMut(GuestPage, usize, core::ops::Range<usize>),
-    ) -> bool {
+        // Held until the last byte: a frame that the domain gives back meanwhile may be anybody's.
+        let p2m = self.p2m.lock();
         let mut done = 0;
-        while done < length {
+        while done < from.len() {
             let Some(at) = address.checked_add(done as u64) else {
                 return false;
             };
-            let Some(page) = self.page(at.frame(), write) else {
+            let page = p2m
+                .lookup(at.frame())
+                .filter(|mapping| mapping.kind.writable())
+                .and_then(|mapping| mapped_page(&mapping));
+            let Some(page) = page else {
                 return false;
             };
-            let part = (PAGE_SIZE - at.page_offset()).min(length - done);
-            access(page, at.page_offset(), done..done + part);
+            let part = (PAGE_SIZE - at.page_offset()).min(from.len() - done);
+            page.write(at.page_offset(), &from[done..done + part]);
             done += part;
         }
         true
-    }
-
-    /// The memory behind a guest frame.
-    pub fn page(&self, gfn: Gfn, write: bool) -> Option<GuestPage> {
-        let mapping = self.p2m.lock().lookup(gfn)?;
-        if !mapping.kind.is_memory() || (write && !mapping.kind.writable()) {
-            return None;
-        }
-        guest_page(mapping.frame)
     }
 
     /// The vector of the event-channel callback, if the guest has asked for one.

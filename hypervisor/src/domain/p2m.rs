@@ -23,6 +23,10 @@ impl TableMemory for Tables {
         frames::free(table, 0);
     }
 
+    fn wait_for_walks(&mut self) {
+        flush_all();
+    }
+
     fn read(&self, table: Mfn, slot: usize) -> u64 {
         // SAFETY: tables come from `allocate`, lie in the direct map, and slots are below 512; the CPU may set accessed
         // bits at the same time, hence volatile.

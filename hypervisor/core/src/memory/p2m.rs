@@ -106,6 +106,8 @@ pub trait TableMemory {
     fn allocate(&mut self) -> Option<Mfn>;
     /// Takes a table's frame back.
     fn release(&mut self, table: Mfn);
+    /// Returns when no CPU can be in the middle of a walk through tables that nothing leads to any more.
+    fn wait_for_walks(&mut self);
     /// Entry `slot` of a table.
     fn read(&self, table: Mfn, slot: usize) -> u64;
     /// Sets entry `slot` of a table, in one store.
@@ -322,6 +324,8 @@ impl<M: TableMemory> P2m<M> {
         self.memory.write(table, at, entry);
         if level > 0 && old != 0 && old & LARGE == 0 {
             let below = HostPhys(old & ADDRESS).frame();
+            // A CPU that still read them would take whatever comes into their frames for translations.
+            self.memory.wait_for_walks();
             self.release_below(below, level - 1);
         }
         Ok(())
@@ -395,6 +399,8 @@ mod tests {
     struct Tables {
         pages: HashMap<u64, Box<[u64; 512]>>,
         next: u64,
+        /// Times that walks were waited for.
+        waits: u32,
     }
 
     impl TableMemory for Tables {
@@ -408,6 +414,10 @@ mod tests {
             self.pages
                 .remove(&table.0)
                 .expect("a released table was allocated");
+        }
+
+        fn wait_for_walks(&mut self) {
+            self.waits += 1;
         }
 
         fn read(&self, table: Mfn, slot: usize) -> u64 {
@@ -449,9 +459,10 @@ mod tests {
         p2m.map(Gfn(512), Mfn(7), 1, Kind::Shared)
             .expect("in range");
         assert_eq!(p2m.tables(), 4);
+        assert_eq!(p2m.memory.waits, 0);
         p2m.map(Gfn(512), Mfn(1024), 512, Kind::Ram)
             .expect("in range");
-        assert_eq!(p2m.tables(), 3);
+        assert_eq!((p2m.tables(), p2m.memory.waits), (3, 1));
         assert_eq!(
             p2m.lookup(Gfn(513)),
             Some(Mapping {
