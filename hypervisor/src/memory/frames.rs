@@ -159,38 +159,22 @@ fn with<R>(operation: impl FnOnce(&mut Frames<'static>) -> R) -> Option<R> {
     FRAMES.lock().as_mut().map(operation)
 }
 
-/// Takes back one frame of a domain's, which may have been part of a larger range given to it.
+/// Takes back one frame of a domain's, which may have been part of a larger block.
 pub fn give_back(frame: Mfn) {
-    with(|frames| {
-        if frames.free(frame, 0).is_err() {
-            // Claimed in a larger block, or never through the allocator: it comes in as new.
-            frames.release_part(frame);
-        }
-    });
+    give_back_run(frame, 1);
 }
 
-/// Takes back frames of a domain's that lie together: as the blocks they were allocated in, where that fits.
+/// Takes back frames of a domain's that lie together, in the blocks they were allocated in or in parts of them.
 pub fn give_back_run(first: Mfn, count: u64) {
     let mut done = 0;
     while done < count {
-        let at = first + done;
-        // The largest block that begins here and ends within the run.
-        let order = (0..=MOST_ORDER)
-            .rev()
-            .find(|&order| at.0.is_multiple_of(1 << order) && done + (1 << order) <= count)
-            .unwrap_or(0);
-        let whole = order > 0 && with(|frames| frames.free(at, order).is_ok()).unwrap_or(false);
-        if whole {
-            done += 1 << order;
-        } else {
-            give_back(at);
-            done += 1;
-        }
+        // One block at a time, so that others are not kept from the allocator.
+        let Some(part) = with(|frames| frames.release_part(first + done, count - done)) else {
+            return;
+        };
+        done += part;
     }
 }
-
-/// Order of the largest block that domains get at once (1 GiB).
-const MOST_ORDER: u32 = 18;
 
 /// Takes one free frame by its number and clears it, unless all that is left is kept for domains being built.
 pub fn take_zeroed(frame: Mfn) -> bool {

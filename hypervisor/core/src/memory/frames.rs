@@ -169,17 +169,39 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Gives back one frame that was claimed by [`Frames::take_range_each`], or that was never handed in.
-    pub fn release_part(&mut self, frame: Mfn) {
-        let known = self
-            .info
-            .get(frame.0 as usize)
-            .is_some_and(|info| info.state() == State::None);
-        if known && self.find_free_block(frame.0).is_none() {
-            self.info[frame.0 as usize] = FrameInfo::allocated(0);
-            // Just marked as allocated with this order.
-            let _ = self.free(frame, 0);
+    /// Gives back a whole block that begins at `first` if it is no larger than `most` frames, or else that one frame, which
+    /// leaves the rest of its block allocated; returns how many frames it dealt with. Frames that [`Frames::take_range_each`]
+    /// claimed, or that were never handed in, are blocks of one. What is free already stays so.
+    pub fn release_part(&mut self, first: Mfn, most: u64) -> u64 {
+        if let Some((block, order)) = self.find_allocated_block(first.0) {
+            if block == first.0 && 1 << order <= most {
+                // It was found allocated with this order.
+                let _ = self.free(first, order);
+                return 1 << order;
+            }
+            self.divide(block, order, first.0);
+        } else if first.0 < self.info.len() as u64 && self.find_free_block(first.0).is_none() {
+            self.info[first.0 as usize] = FrameInfo::allocated(0);
         }
+        // One that is free already is refused.
+        let _ = self.free(first, 0);
+        1
+    }
+
+    /// Makes the frame `target` of an allocated block a block of its own, and blocks of the rest.
+    fn divide(&mut self, block: u64, order: u32, target: u64) {
+        let mut at = block;
+        for order in (0..order).rev() {
+            let upper = at + (1 << order);
+            let (with_target, other) = if target >= upper {
+                (upper, at)
+            } else {
+                (at, upper)
+            };
+            self.info[other as usize] = FrameInfo::allocated(order);
+            at = with_target;
+        }
+        self.info[target as usize] = FrameInfo::allocated(0);
     }
 
     /// Gives a block back.
@@ -260,12 +282,21 @@ impl<'a> Frames<'a> {
             .is_some_and(|info| info.state() == State::Allocated)
     }
 
-    /// The free block that holds `frame`, if any.
+    /// The free block that holds `frame`, if any, and its order.
     fn find_free_block(&self, frame: u64) -> Option<(u64, u32)> {
+        self.find_block(frame, State::FreeHead)
+    }
+
+    /// The allocated block that holds `frame`, if any, and its order.
+    fn find_allocated_block(&self, frame: u64) -> Option<(u64, u32)> {
+        self.find_block(frame, State::Allocated)
+    }
+
+    fn find_block(&self, frame: u64, state: State) -> Option<(u64, u32)> {
         (0..=MAX_ORDER).find_map(|order| {
             let block = frame & !((1 << order) - 1);
             let info = self.info.get(block as usize)?;
-            (info.state() == State::FreeHead && info.order() == order).then_some((block, order))
+            (info.state() == state && info.order() == order).then_some((block, order))
         })
     }
 
@@ -358,8 +389,8 @@ mod tests {
         let mut taken = 0;
         frames.take_range_each(Mfn(10), Mfn(20), &mut |_, count| taken += count);
         assert_eq!((taken, frames.free_frames()), (9, 54));
-        frames.release_part(Mfn(12));
-        frames.release_part(Mfn(12));
+        frames.release_part(Mfn(12), 1);
+        frames.release_part(Mfn(12), 1);
         assert_eq!(frames.free_frames(), 55);
         assert!(frames.take(Mfn(12)));
         assert!(
@@ -383,7 +414,54 @@ mod tests {
         assert_eq!(frames.allocate(8), Some(Mfn(0)));
     }
 
+    #[test]
+    fn a_block_comes_back_in_parts() {
+        let mut info = vec![FrameInfo::default(); 64];
+        let mut frames = Frames::new(&mut info);
+        frames.add(Mfn(0), Mfn(64));
+        let block = frames.allocate(5).expect("frames are left");
+        // The first frame, which knows of the block, one in the middle, and the rest with one try at what is free.
+        assert_eq!(frames.release_part(block, 1), 1);
+        assert_eq!(frames.release_part(block + 17, 1), 1);
+        assert_eq!(frames.free_frames(), 34);
+        assert_eq!(frames.free(block, 5), Err(FreeError::NotAllocated));
+        let mut at = block + 1;
+        while at.0 < block.0 + 32 {
+            at = at + frames.release_part(at, block.0 + 32 - at.0);
+        }
+        assert_eq!(frames.free_frames(), 64);
+        assert!(frames.allocate(6).is_some());
+    }
+
     proptest! {
+        #[test]
+        fn blocks_given_back_in_any_parts_are_owned_once_and_come_back(
+            orders in prop::collection::vec(0u32..6, 1..30),
+            parts in prop::collection::vec((0u64..256, 1u64..40), 0..200),
+        ) {
+            let mut info = vec![FrameInfo::default(); 256];
+            let mut frames = Frames::new(&mut info);
+            frames.add(Mfn(0), Mfn(256));
+            let mut owned = [false; 256];
+            let mut orders = orders.into_iter();
+            for (first, most) in parts {
+                if let Some((order, block)) = orders.next().and_then(|order| Some((order, frames.allocate(order)?))) {
+                    for frame in block.0..block.0 + (1 << order) {
+                        prop_assert!(!std::mem::replace(&mut owned[frame as usize], true));
+                    }
+                }
+                // As domains give back: only what they own.
+                let most = (first..256).take_while(|&frame| owned[frame as usize]).take(most as usize).count() as u64;
+                if most > 0 {
+                    let done = frames.release_part(Mfn(first), most);
+                    prop_assert!((1..=most).contains(&done));
+                    owned[first as usize..][..done as usize].fill(false);
+                }
+                let in_use = owned.iter().filter(|&&owned| owned).count() as u64;
+                prop_assert_eq!(frames.free_frames(), 256 - in_use);
+            }
+        }
+
         #[test]
         fn blocks_never_overlap_and_all_frames_come_back(orders in prop::collection::vec(0u32..6, 1..100)) {
             let mut info = vec![FrameInfo::default(); 1000];
