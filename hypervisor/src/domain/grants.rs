@@ -84,15 +84,8 @@ impl Domain {
     /// Those of [`Domain::grant_frame`], and `Inval` if there is something at `gfn` that cannot be given up.
     pub fn map_grant_frame(&self, gfn: Gfn, index: u64) -> Result<(), Errno> {
         let frame = self.grant_frame(index)?;
-        self.map_shared(gfn, frame).map_err(errno)?;
-        let before = self.grants.table().place(index, gfn);
-        if let Some(old) = before.filter(|&old| old != gfn) {
-            let mut p2m = self.p2m.lock();
-            if p2m.lookup(old).is_some_and(|there| there.frame == frame) {
-                p2m.unmap(old, 1).map_err(errno)?;
-            }
-        }
-        Ok(())
+        self.move_shared(gfn, frame, |gfn| self.grants.table().place(index, gfn))
+            .map_err(errno)
     }
 
     /// Maps a page that `owner` grants to this domain at a place where nothing is; the handle stands for the mapping.

@@ -257,8 +257,21 @@ impl Domain {
     pub fn map_shared_info(&self, gfn: Gfn) -> Result<(), MapError> {
         let mut place = self.shared_info_at.lock();
         let frame = self.shared_info.first();
+        self.move_shared(gfn, frame, |gfn| place.replace(gfn))
+    }
+
+    /// Maps a frame of the hypervisor's at `gfn`, in place of where it was. `place` notes the new place and tells the old one.
+    ///
+    /// # Errors
+    /// Those of [`Domain::map_shared`].
+    pub fn move_shared(
+        &self,
+        gfn: Gfn,
+        frame: Mfn,
+        place: impl FnOnce(Gfn) -> Option<Gfn>,
+    ) -> Result<(), MapError> {
         self.map_shared(gfn, frame)?;
-        if let Some(old) = place.replace(gfn).filter(|&old| old != gfn) {
+        if let Some(old) = place(gfn).filter(|&old| old != gfn) {
             let mut p2m = self.p2m.lock();
             // The domain may have removed it from there and have something else there now.
             if p2m.lookup(old).is_some_and(|there| there.frame == frame) {
