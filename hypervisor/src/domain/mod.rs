@@ -31,7 +31,7 @@ use oxen_core::schedule;
 use oxen_core::time as clock;
 use spin::{Mutex, Once};
 
-use crate::memory::{HostPages, frames, guest_page, holds};
+use crate::memory::{HostPages, frames, guest_page};
 use crate::time;
 use crate::vcpu::VcpuShared;
 use control::Control;
@@ -293,7 +293,7 @@ impl Domain {
         let mut p2m = self.p2m.lock();
         let before = p2m.lookup(gfn);
         let is_needed = before.is_some_and(|before| match before.kind {
-            Kind::Ram => event_pages.contains(before.frame) || holds::is_held(before.frame),
+            Kind::Ram => event_pages.must_keep(before.frame),
             Kind::Foreign | Kind::Grant | Kind::GrantReadOnly => true,
             Kind::RamReadOnly | Kind::Device | Kind::Shared => false,
         });

@@ -8,7 +8,7 @@ use oxen_core::memory::p2m::{Kind, MapError};
 use super::super::arguments::{Argument, read_bytes, target_domain};
 use super::super::{Outcome, set_argument};
 use crate::domain::Domain;
-use crate::memory::{frames, holds};
+use crate::memory::frames;
 use crate::time;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -94,8 +94,7 @@ fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
         let mapping = p2m
             .lookup(Gfn(frame))
             .filter(|mapping| mapping.kind == Kind::Ram)
-            .filter(|mapping| !event_pages.contains(mapping.frame))
-            .filter(|mapping| !holds::is_held(mapping.frame))
+            .filter(|mapping| !event_pages.must_keep(mapping.frame))
             .ok_or(MapError::BeyondMap)?;
         p2m.unmap(Gfn(frame), 1)?;
         own.remove(frame << 12..(frame + 1) << 12);
