@@ -150,7 +150,7 @@ fn choose_memory(plan: &Plan<'_>) -> RangeSet {
             let stop_at = end.min(first + missing);
             let mut got = 0;
             frames::take_range(Mfn(first), Mfn(stop_at), |frame, count| {
-                own.insert(frame.address().0..(frame + count).address().0);
+                own.insert(frame.bytes(count));
                 got += count;
             });
             missing -= got;

@@ -203,7 +203,7 @@ impl Domain {
                 }
                 let mut p2m = self.p2m.lock();
                 let Some(span) = p2m.lookup_span(Gfn(first)) else {
-                    own.remove(first << 12..(first + 1) << 12);
+                    own.remove(Gfn(first).bytes(1));
                     first += 1;
                     continue;
                 };
@@ -219,7 +219,7 @@ impl Domain {
                 }
                 let count = held.unwrap_or(count);
                 p2m.unmap(Gfn(first), count).map_err(|_| Errno::NoMem)?;
-                own.remove(first << 12..(first + count) << 12);
+                own.remove(Gfn(first).bytes(count));
                 if is_ram {
                     frames::give_back_run(mapping.frame, count);
                 }

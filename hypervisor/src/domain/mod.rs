@@ -302,7 +302,7 @@ impl Domain {
         }
         p2m.replace(gfn, frame, Kind::Shared)?;
         if let Some(old) = before.filter(|old| old.kind == Kind::Ram && !self.privileged) {
-            own.remove(gfn.0 << 12..(gfn.0 + 1) << 12);
+            own.remove(gfn.bytes(1));
             frames::give_back(old.frame);
         }
         Ok(())

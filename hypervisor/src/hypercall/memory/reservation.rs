@@ -97,7 +97,7 @@ fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
             .filter(|mapping| !event_pages.must_keep(mapping.frame))
             .ok_or(MapError::BeyondMap)?;
         p2m.unmap(Gfn(frame), 1)?;
-        own.remove(frame << 12..(frame + 1) << 12);
+        own.remove(Gfn(frame).bytes(1));
         frames::give_back(mapping.frame);
     }
     Ok(())
@@ -129,7 +129,7 @@ fn give(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
         }
         return Err(error);
     }
-    own.insert(range.start << 12..range.end << 12);
+    own.insert(gfn.bytes(count));
     Ok(())
 }
 
@@ -142,7 +142,7 @@ fn give_own(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
             return Err(MapError::OutOfMemory);
         }
         p2m.map(Gfn(frame), Mfn(frame), 1, Kind::Ram)?;
-        own.insert(frame << 12..(frame + 1) << 12);
+        own.insert(Gfn(frame).bytes(1));
     }
     Ok(())
 }
