@@ -1,4 +1,4 @@
-//! What holds in every dom0 that has booted.
+//! What holds in every dom0 that has booted, and what tests do with guests there.
 
 use oxen_tests::{Dom0, Failure, ensure};
 
@@ -62,6 +62,15 @@ pub fn logs_are_clean(dom0: &mut Dom0) -> Result<(), Failure> {
 
 fn holds_any(line: &str, marks: &[&str]) -> bool {
     marks.iter().any(|mark| line.contains(mark))
+}
+
+/// Memory of the machine that nobody has, in MiB.
+pub fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
+    let text = dom0.run("ox info | grep free_memory")?;
+    let number = text.rsplit(' ').next().unwrap_or_default();
+    number
+        .parse()
+        .map_err(|_| format!("ox info says {text:?} of free memory").into())
 }
 
 /// Where a guest's console is logged.

@@ -49,7 +49,7 @@ pub fn with_tools(
 
 /// Twice: the second guest gets what the first gave back.
 fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
-    let free = free_memory(dom0)?;
+    let free = checks::free_memory(dom0)?;
     for round in 0..2 {
         dom0.run(&format!("ox create {CONFIG}"))?;
         checks::guest_says(dom0, NAME, USERSPACE)?;
@@ -68,21 +68,13 @@ fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
             "the guest is still listed after its end in round {round}:\n{list}"
         );
         dom0.run("rm -f /var/log/xen/console/*")?;
-        let now = free_memory(dom0)?;
+        let now = checks::free_memory(dom0)?;
         ensure!(
             now == free,
             "{free} MiB were free before the guest of round {round}, {now} MiB are now"
         );
     }
     Ok(())
-}
-
-fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
-    let text = dom0.run("ox info | grep free_memory")?;
-    let number = text.rsplit(' ').next().unwrap_or_default();
-    number
-        .parse()
-        .map_err(|_| format!("ox info says {text:?} of free memory").into())
 }
 
 /// Each gets an error that names the thing, and leaves nothing behind.

@@ -54,7 +54,7 @@ fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
 }
 
 fn run(dom0: &mut Dom0, seed: u64, calls: u64) -> Result<(), Failure> {
-    let free = free_memory(dom0)?;
+    let free = checks::free_memory(dom0)?;
     create(dom0, "witness", "role=witness", 1)?;
     wait_for(dom0, "witness", "witness: 25 rounds")?;
     let before = rounds(dom0)?;
@@ -74,7 +74,7 @@ fn run(dom0: &mut Dom0, seed: u64, calls: u64) -> Result<(), Failure> {
         "the neighbour has not gone on meanwhile"
     );
     dom0.run("ox destroy hostile && ox destroy witness")?;
-    let now = free_memory(dom0)?;
+    let now = checks::free_memory(dom0)?;
     ensure!(
         now == free,
         "{free} MiB were free before the guests, {now} MiB are now"
@@ -119,14 +119,6 @@ fn rounds(dom0: &mut Dom0) -> Result<u64, Failure> {
         .nth(1)
         .and_then(|number| number.parse().ok())
         .ok_or_else(|| format!("the witness says {text:?}").into())
-}
-
-fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
-    let text = dom0.run("ox info | grep free_memory")?;
-    let number = text.rsplit(' ').next().unwrap_or_default();
-    number
-        .parse()
-        .map_err(|_| format!("ox info says {text:?} of free memory").into())
 }
 
 fn number(variable: &str) -> Result<Option<u64>, Failure> {
