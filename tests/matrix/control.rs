@@ -1,8 +1,9 @@
 //! The control interface beyond what `ox` uses every day, asked by a program of its own in dom0.
 
-use oxen_tests::{Failure, Setup, ensure};
+use oxen_tests::{Failure, ensure};
 use xtask::machine::Kind;
 
+use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
 const KERNEL: &str = "boot/guest/hostile";
@@ -17,15 +18,12 @@ pub fn cases() -> Vec<Case> {
 
 /// The guest is the hostile one's quiet neighbour: in 64-bit mode, its image at 16 MiB.
 fn probe(name: &str, kind: Kind) -> Result<(), Failure> {
-    let mut setup = Setup::new(name, kind)?;
-    setup.use_tools()?;
+    let mut setup = setup(name, kind, MEMORY)?;
     setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
     setup.add_file(
         PROBE,
         &xtask::build::dom0_example("oxen-xen", "control_probe")?,
     )?;
-    setup.machine.cpus = 2;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;
     dom0.run(&format!(
         "printf '%s\\n' 'name = \"witness\"' 'type = \"pvh\"' 'kernel = \"/{KERNEL}\"' 'memory = 64' 'vcpus = 1' 'extra = \"role=witness\"' >/run/w.cfg && ox create /run/w.cfg"

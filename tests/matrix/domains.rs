@@ -29,19 +29,24 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Runs a test in a dom0 with the tools.
-pub fn with_tools(
-    name: &str,
-    kind: Kind,
-    (machine, dom0): (u32, u32),
-    test: impl FnOnce(&mut Dom0) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+/// A machine of two CPUs whose dom0 has one, and the tools; of so many MiB, and of it dom0's.
+pub fn setup(name: &str, kind: Kind, (machine, dom0): (u32, u32)) -> Result<Setup, Failure> {
     let mut setup = Setup::new(name, kind)?;
     setup.use_tools()?;
     setup.machine.cpus = 2;
     setup.machine.memory = machine;
     setup.hypervisor_options = format!("dom0_mem={dom0}M dom0_max_vcpus=1");
-    let mut dom0 = setup.boot()?;
+    Ok(setup)
+}
+
+/// Runs a test in a dom0 with the tools.
+pub fn with_tools(
+    name: &str,
+    kind: Kind,
+    memory: (u32, u32),
+    test: impl FnOnce(&mut Dom0) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut dom0 = setup(name, kind, memory)?.boot()?;
     test(&mut dom0)?;
     checks::logs_are_clean(&mut dom0)?;
     dom0.power_off()

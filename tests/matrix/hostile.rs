@@ -3,9 +3,10 @@
 
 use std::env;
 
-use oxen_tests::{Dom0, Failure, Setup, ensure};
+use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
+use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
 /// The guest's file in dom0's image.
@@ -36,12 +37,9 @@ const fn calls(kind: Kind) -> u64 {
 fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     let seed = number(SEED_VARIABLE)?.unwrap_or(SEED);
     let calls = number(CALLS_VARIABLE)?.unwrap_or(calls(kind));
-    let mut setup = Setup::new(name, kind)?;
-    setup.use_tools()?;
+    let mut setup = setup(name, kind, MEMORY)?;
     setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
-    setup.machine.cpus = 2;
     setup.machine.time_limit = None;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;
     let result = run(&mut dom0, seed, calls);
     result.map_err(|failure| {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use oxen_tests::{Dom0, Failure, Setup, ensure};
+use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
+use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
 /// The guest that computes for ever.
@@ -41,13 +42,10 @@ pub fn cases() -> Vec<Case> {
 
 /// Two CPUs, dom0 on the first one.
 fn boot(name: &str, kind: Kind) -> Result<(Dom0, String), Failure> {
-    let mut setup = Setup::new(name, kind)?;
-    setup.use_tools()?;
+    let mut setup = setup(name, kind, MEMORY)?;
     let spinner = setup.add_guest(SPINNER)?;
-    setup.machine.cpus = 2;
     // Where an instruction takes one tick, guests that compute make the emulator do all of them: fewer in a second will do.
     setup.machine.ips = IPS;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;
     dom0.run("ox vcpu-pin 0 0 0")?;
     Ok((dom0, spinner))
