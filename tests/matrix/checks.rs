@@ -73,6 +73,21 @@ pub fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
         .map_err(|_| format!("ox info says {text:?} of free memory").into())
 }
 
+/// Creates a guest from a kernel in dom0's image, with more lines for its configuration.
+pub fn create_guest(
+    dom0: &mut Dom0,
+    name: &str,
+    kernel: &str,
+    more: &[&str],
+) -> Result<(), Failure> {
+    let more: String = more.iter().map(|line| format!(" '{line}'")).collect();
+    let config = format!("/run/{name}.cfg");
+    dom0.run(&format!(
+        "printf '%s\\n' 'name=\"{name}\"' 'type=\"pvh\"' 'kernel=\"{kernel}\"'{more} >{config} && ox create {config}"
+    ))?;
+    Ok(())
+}
+
 /// Where a guest's console is logged.
 fn console_log(guest: &str) -> String {
     format!("/var/log/xen/console/guest-{guest}.log")

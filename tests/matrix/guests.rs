@@ -103,10 +103,7 @@ fn grub(name: &str, kind: Kind) -> Result<(), Failure> {
     let mut setup = setup(name, kind, MEMORY)?;
     let image = setup.add_guest_grub()?;
     let mut dom0 = setup.boot()?;
-    dom0.run(&format!(
-        "printf 'name = \"grub\"\\ntype = \"pvh\"\\nkernel = \"{image}\"\\nmemory = 128\\n' >/tmp/grub.cfg"
-    ))?;
-    dom0.run("ox create /tmp/grub.cfg")?;
+    checks::create_guest(&mut dom0, "grub", image, &["memory=128"])?;
     checks::guest_says(&mut dom0, "grub", "grub>")?;
     let said = checks::guest_answers(&mut dom0, "grub", "nothing_like_it", "find command")?;
     ensure!(

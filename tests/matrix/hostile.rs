@@ -53,15 +53,13 @@ fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
 
 fn run(dom0: &mut Dom0, seed: u64, calls: u64) -> Result<(), Failure> {
     let free = checks::free_memory(dom0)?;
-    create(dom0, "witness", "role=witness", 1)?;
+    let witness = ["memory=64", "vcpus=1", "extra=\"role=witness\""];
+    checks::create_guest(dom0, "witness", KERNEL, &witness)?;
     wait_for(dom0, "witness", "witness: 25 rounds")?;
     let before = rounds(dom0)?;
-    create(
-        dom0,
-        "hostile",
-        &format!("seed={seed} calls={calls} vcpus=3"),
-        4,
-    )?;
+    let arguments = format!("extra=\"seed={seed} calls={calls} vcpus=3\"");
+    let hostile = ["memory=64", "vcpus=4", &arguments];
+    checks::create_guest(dom0, "hostile", KERNEL, &hostile)?;
     wait_for(dom0, "hostile", "hostile: finished")?;
     let list = dom0.run("ox list")?;
     for guest in ["witness", "hostile"] {
@@ -77,14 +75,6 @@ fn run(dom0: &mut Dom0, seed: u64, calls: u64) -> Result<(), Failure> {
         now == free,
         "{free} MiB were free before the guests, {now} MiB are now"
     );
-    Ok(())
-}
-
-fn create(dom0: &mut Dom0, name: &str, arguments: &str, vcpus: u32) -> Result<(), Failure> {
-    let config = format!("/run/{name}.cfg");
-    dom0.run(&format!(
-        "printf '%s\\n' 'name = \"{name}\"' 'type = \"pvh\"' 'kernel = \"{KERNEL}\"' 'memory = 64' 'vcpus = {vcpus}' 'extra = \"{arguments}\"' >{config} && ox create {config}"
-    ))?;
     Ok(())
 }
 

@@ -53,10 +53,8 @@ fn boot(name: &str, kind: Kind) -> Result<(Dom0, String), Failure> {
 
 /// Creates a guest that computes for ever, on the second CPU.
 fn create_spinner(dom0: &mut Dom0, kernel: &str, name: &str) -> Result<(), Failure> {
-    dom0.run(&format!(
-        "printf '%s\\n' 'name=\"{name}\"' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=64' 'vcpus=1' 'cpus=\"1\"' >/tmp/{name}.cfg && ox create /tmp/{name}.cfg"
-    ))?;
-    Ok(())
+    let spinner = ["memory=64", "vcpus=1", "cpus=\"1\""];
+    checks::create_guest(dom0, name, kernel, &spinner)
 }
 
 fn shares(name: &str, kind: Kind) -> Result<(), Failure> {
