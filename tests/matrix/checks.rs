@@ -73,6 +73,9 @@ pub fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
         .map_err(|_| format!("ox info says {text:?} of free memory").into())
 }
 
+/// Seconds in which a guest comes up on any machine.
+pub const GUEST_BOOTS: u32 = 300;
+
 /// Creates a guest from a kernel in dom0's image, with more lines for its configuration.
 pub fn create_guest(
     dom0: &mut Dom0,
@@ -93,13 +96,17 @@ fn console_log(guest: &str) -> String {
     format!("/var/log/xen/console/guest-{guest}.log")
 }
 
-/// Waits until a guest's console has said something.
-pub fn guest_says(dom0: &mut Dom0, guest: &str, wanted: &str) -> Result<(), Failure> {
+/// Waits until a guest's console has said something, which is a regular expression, and returns the lines that do.
+pub fn guest_says(
+    dom0: &mut Dom0,
+    guest: &str,
+    wanted: &str,
+    seconds: u32,
+) -> Result<String, Failure> {
     let log = console_log(guest);
     dom0.run(&format!(
-        "n=0; until grep -q '{wanted}' {log} || [ $n = 300 ]; do sleep 1; n=$((n+1)); done; grep -q '{wanted}' {log} || {{ tail -n 20 {log}; false; }}"
-    ))?;
-    Ok(())
+        "n=0; until grep -q '{wanted}' {log} || [ $n = {seconds} ]; do sleep 1; n=$((n+1)); done; grep '{wanted}' {log} || {{ tail -n 20 {log}; false; }}"
+    ))
 }
 
 /// Types a line on a guest's console and waits until it says something there. Returns the end of its log.

@@ -27,7 +27,8 @@ fn probe(name: &str, kind: Kind) -> Result<(), Failure> {
     let mut dom0 = setup.boot()?;
     let witness = ["memory=64", "vcpus=1", "extra=\"role=witness\""];
     checks::create_guest(&mut dom0, "witness", &format!("/{KERNEL}"), &witness)?;
-    dom0.run("n=0; until grep -q rounds /var/log/xen/console/guest-witness.log || [ $n = 100 ]; do sleep 1; n=$((n+1)); done; ox pause witness")?;
+    checks::guest_says(&mut dom0, "witness", "rounds", 100)?;
+    dom0.run("ox pause witness")?;
     let said = dom0.run(&format!(
         "chmod +x /{PROBE}; control_probe $(ox list | awk '/witness/ {{ print $2 }}')"
     ))?;

@@ -57,7 +57,7 @@ fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
     let free = checks::free_memory(dom0)?;
     for round in 0..2 {
         dom0.run(&format!("ox create {CONFIG}"))?;
-        checks::guest_says(dom0, NAME, USERSPACE)?;
+        checks::guest_says(dom0, NAME, USERSPACE, checks::GUEST_BOOTS)?;
         let list = dom0.run("ox list")?;
         ensure!(list.contains(NAME), "the guest is not listed:\n{list}");
         dom0.run(&format!("ox pause {NAME}"))?;

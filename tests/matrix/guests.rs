@@ -70,7 +70,7 @@ fn stock_kernel(name: &str, kind: Kind, guest: Linux) -> Result<(), Failure> {
         "ox create /etc/oxen/demo.cfg kernel={kernel} vcpus={vcpus} memory={memory_mib}"
     ))?;
     let userspace = format!("userspace, xen PVH, {vcpus} vCPUs");
-    checks::guest_says(&mut dom0, "demo", &userspace)?;
+    checks::guest_says(&mut dom0, "demo", &userspace, checks::GUEST_BOOTS)?;
     let said = checks::guest_answers(
         &mut dom0,
         "demo",
@@ -104,7 +104,7 @@ fn grub(name: &str, kind: Kind) -> Result<(), Failure> {
     let image = setup.add_guest_grub()?;
     let mut dom0 = setup.boot()?;
     checks::create_guest(&mut dom0, "grub", image, &["memory=128"])?;
-    checks::guest_says(&mut dom0, "grub", "grub>")?;
+    checks::guest_says(&mut dom0, "grub", "grub>", checks::GUEST_BOOTS)?;
     let said = checks::guest_answers(&mut dom0, "grub", "nothing_like_it", "find command")?;
     ensure!(
         said.contains("nothing_like_it"),

@@ -16,8 +16,6 @@ const SPINNER: &str = "oxen-spin-guest";
 const SPINNERS: [&str; 2] = ["spin-a", "spin-b"];
 /// The guest with a kernel of its own.
 const DEMO: &str = "/etc/oxen/demo.cfg";
-/// Where what the demo guest prints is kept.
-const DEMO_LOG: &str = "/var/log/xen/console/guest-demo.log";
 
 /// Instructions in an emulated second, on Bochs.
 const IPS: u64 = 40_000_000;
@@ -245,9 +243,7 @@ fn stolen_time_and_moves(name: &str, kind: Kind) -> Result<(), Failure> {
 
 /// Waits for a line of the demo guest's.
 fn printed(dom0: &mut Dom0, pattern: &str) -> Result<String, Failure> {
-    dom0.run(&format!(
-        "n=0; until grep -q '{pattern}' {DEMO_LOG} || [ $n = 120 ]; do sleep 1; n=$((n+1)); done; grep '{pattern}' {DEMO_LOG} || {{ tail -n 20 {DEMO_LOG}; false; }}"
-    ))
+    checks::guest_says(dom0, "demo", pattern, 120)
 }
 
 /// Of two looks at a guest's accounts, each `NAME UPTIME cpu USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL …`: the rival has
