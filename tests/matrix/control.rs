@@ -6,7 +6,6 @@ use xtask::machine::Kind;
 use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
-const KERNEL: &str = "boot/guest/hostile";
 const PROBE: &str = "usr/sbin/control_probe";
 
 pub fn cases() -> Vec<Case> {
@@ -19,14 +18,14 @@ pub fn cases() -> Vec<Case> {
 /// The guest is the hostile one's quiet neighbour: in 64-bit mode, its image at 16 MiB.
 fn probe(name: &str, kind: Kind) -> Result<(), Failure> {
     let mut setup = setup(name, kind, MEMORY)?;
-    setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
+    let kernel = setup.add_guest("oxen-hostile-guest")?;
     setup.add_file(
         PROBE,
         &xtask::build::dom0_example("oxen-xen", "control_probe")?,
     )?;
     let mut dom0 = setup.boot()?;
     let witness = ["memory=64", "vcpus=1", "extra=\"role=witness\""];
-    checks::create_guest(&mut dom0, "witness", &format!("/{KERNEL}"), &witness)?;
+    checks::create_guest(&mut dom0, "witness", &kernel, &witness)?;
     checks::guest_says(&mut dom0, "witness", "rounds", 100)?;
     dom0.run("ox pause witness")?;
     let said = dom0.run(&format!(

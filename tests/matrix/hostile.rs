@@ -9,8 +9,6 @@ use xtask::machine::Kind;
 use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
-/// The guest's file in dom0's image.
-const KERNEL: &str = "/boot/guest/hostile";
 /// A seed to start from in place of the usual one; a failure names the one that it had.
 const SEED_VARIABLE: &str = "OXEN_HOSTILE_SEED";
 const CALLS_VARIABLE: &str = "OXEN_HOSTILE_CALLS";
@@ -38,10 +36,10 @@ fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     let seed = number(SEED_VARIABLE)?.unwrap_or(SEED);
     let calls = number(CALLS_VARIABLE)?.unwrap_or(calls(kind));
     let mut setup = setup(name, kind, MEMORY)?;
-    setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
+    let kernel = setup.add_guest("oxen-hostile-guest")?;
     setup.machine.time_limit = None;
     let mut dom0 = setup.boot()?;
-    let result = run(&mut dom0, seed, calls);
+    let result = run(&mut dom0, &kernel, seed, calls);
     result.map_err(|failure| {
         Failure::from(format!(
             "with {SEED_VARIABLE}={seed} {CALLS_VARIABLE}={calls}: {failure}"
@@ -51,15 +49,15 @@ fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     dom0.power_off()
 }
 
-fn run(dom0: &mut Dom0, seed: u64, calls: u64) -> Result<(), Failure> {
+fn run(dom0: &mut Dom0, kernel: &str, seed: u64, calls: u64) -> Result<(), Failure> {
     let free = checks::free_memory(dom0)?;
     let witness = ["memory=64", "vcpus=1", "extra=\"role=witness\""];
-    checks::create_guest(dom0, "witness", KERNEL, &witness)?;
+    checks::create_guest(dom0, "witness", kernel, &witness)?;
     wait_for(dom0, "witness", "witness: 25 rounds")?;
     let before = rounds(dom0)?;
     let arguments = format!("extra=\"seed={seed} calls={calls} vcpus=3\"");
     let hostile = ["memory=64", "vcpus=4", &arguments];
-    checks::create_guest(dom0, "hostile", KERNEL, &hostile)?;
+    checks::create_guest(dom0, "hostile", kernel, &hostile)?;
     wait_for(dom0, "hostile", "hostile: finished")?;
     let list = dom0.run("ox list")?;
     for guest in ["witness", "hostile"] {
