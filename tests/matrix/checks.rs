@@ -1,4 +1,4 @@
-//! What holds in every dom0 that has booted.
+//! What holds in every dom0 that has booted, and what tests do with guests there.
 
 use oxen_tests::{Dom0, Failure, ensure};
 
@@ -64,18 +64,49 @@ fn holds_any(line: &str, marks: &[&str]) -> bool {
     marks.iter().any(|mark| line.contains(mark))
 }
 
+/// Memory of the machine that nobody has, in MiB.
+pub fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
+    let text = dom0.run("ox info | grep free_memory")?;
+    let number = text.rsplit(' ').next().unwrap_or_default();
+    number
+        .parse()
+        .map_err(|_| format!("ox info says {text:?} of free memory").into())
+}
+
+/// Seconds in which a guest comes up on any machine.
+pub const GUEST_BOOTS: u32 = 300;
+
+/// Creates a guest from a kernel in dom0's image, with more lines for its configuration.
+pub fn create_guest(
+    dom0: &mut Dom0,
+    name: &str,
+    kernel: &str,
+    more: &[&str],
+) -> Result<(), Failure> {
+    let more: String = more.iter().map(|line| format!(" '{line}'")).collect();
+    let config = format!("/run/{name}.cfg");
+    dom0.run(&format!(
+        "printf '%s\\n' 'name=\"{name}\"' 'type=\"pvh\"' 'kernel=\"{kernel}\"'{more} >{config} && ox create {config}"
+    ))?;
+    Ok(())
+}
+
 /// Where a guest's console is logged.
 fn console_log(guest: &str) -> String {
     format!("/var/log/xen/console/guest-{guest}.log")
 }
 
-/// Waits until a guest's console has said something.
-pub fn guest_says(dom0: &mut Dom0, guest: &str, wanted: &str) -> Result<(), Failure> {
+/// Waits until a guest's console has said something, which is a regular expression, and returns the lines that do.
+pub fn guest_says(
+    dom0: &mut Dom0,
+    guest: &str,
+    wanted: &str,
+    seconds: u32,
+) -> Result<String, Failure> {
     let log = console_log(guest);
     dom0.run(&format!(
-        "n=0; until grep -q '{wanted}' {log} || [ $n = 300 ]; do sleep 1; n=$((n+1)); done; grep -q '{wanted}' {log} || {{ tail -n 20 {log}; false; }}"
-    ))?;
-    Ok(())
+        "n=0; until grep -q '{wanted}' {log} || [ $n = {seconds} ]; do sleep 1; n=$((n+1)); done; grep '{wanted}' {log} || {{ tail -n 20 {log}; false; }}"
+    ))
 }
 
 /// Types a line on a guest's console and waits until it says something there. Returns the end of its log.

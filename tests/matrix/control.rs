@@ -1,11 +1,11 @@
 //! The control interface beyond what `ox` uses every day, asked by a program of its own in dom0.
 
-use oxen_tests::{Failure, Setup, ensure};
+use oxen_tests::{Failure, ensure};
 use xtask::machine::Kind;
 
+use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
-const KERNEL: &str = "boot/guest/hostile";
 const PROBE: &str = "usr/sbin/control_probe";
 
 pub fn cases() -> Vec<Case> {
@@ -17,20 +17,17 @@ pub fn cases() -> Vec<Case> {
 
 /// The guest is the hostile one's quiet neighbour: in 64-bit mode, its image at 16 MiB.
 fn probe(name: &str, kind: Kind) -> Result<(), Failure> {
-    let mut setup = Setup::new(name, kind)?;
-    setup.use_tools()?;
-    setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
+    let mut setup = setup(name, kind, MEMORY)?;
+    let kernel = setup.add_guest("oxen-hostile-guest")?;
     setup.add_file(
         PROBE,
         &xtask::build::dom0_example("oxen-xen", "control_probe")?,
     )?;
-    setup.machine.cpus = 2;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;
-    dom0.run(&format!(
-        "printf '%s\\n' 'name = \"witness\"' 'type = \"pvh\"' 'kernel = \"/{KERNEL}\"' 'memory = 64' 'vcpus = 1' 'extra = \"role=witness\"' >/run/w.cfg && ox create /run/w.cfg"
-    ))?;
-    dom0.run("n=0; until grep -q rounds /var/log/xen/console/guest-witness.log || [ $n = 100 ]; do sleep 1; n=$((n+1)); done; ox pause witness")?;
+    let witness = ["memory=64", "vcpus=1", "extra=\"role=witness\""];
+    checks::create_guest(&mut dom0, "witness", &kernel, &witness)?;
+    checks::guest_says(&mut dom0, "witness", "rounds", 100)?;
+    dom0.run("ox pause witness")?;
     let said = dom0.run(&format!(
         "chmod +x /{PROBE}; control_probe $(ox list | awk '/witness/ {{ print $2 }}')"
     ))?;

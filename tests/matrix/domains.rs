@@ -29,19 +29,24 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// Runs a test in a dom0 with the tools.
-pub fn with_tools(
-    name: &str,
-    kind: Kind,
-    (machine, dom0): (u32, u32),
-    test: impl FnOnce(&mut Dom0) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+/// A machine of two CPUs whose dom0 has one, and the tools; of so many MiB, and of it dom0's.
+pub fn setup(name: &str, kind: Kind, (machine, dom0): (u32, u32)) -> Result<Setup, Failure> {
     let mut setup = Setup::new(name, kind)?;
     setup.use_tools()?;
     setup.machine.cpus = 2;
     setup.machine.memory = machine;
     setup.hypervisor_options = format!("dom0_mem={dom0}M dom0_max_vcpus=1");
-    let mut dom0 = setup.boot()?;
+    Ok(setup)
+}
+
+/// Runs a test in a dom0 with the tools.
+pub fn with_tools(
+    name: &str,
+    kind: Kind,
+    memory: (u32, u32),
+    test: impl FnOnce(&mut Dom0) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut dom0 = setup(name, kind, memory)?.boot()?;
     test(&mut dom0)?;
     checks::logs_are_clean(&mut dom0)?;
     dom0.power_off()
@@ -49,10 +54,10 @@ pub fn with_tools(
 
 /// Twice: the second guest gets what the first gave back.
 fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
-    let free = free_memory(dom0)?;
+    let free = checks::free_memory(dom0)?;
     for round in 0..2 {
         dom0.run(&format!("ox create {CONFIG}"))?;
-        checks::guest_says(dom0, NAME, USERSPACE)?;
+        checks::guest_says(dom0, NAME, USERSPACE, checks::GUEST_BOOTS)?;
         let list = dom0.run("ox list")?;
         ensure!(list.contains(NAME), "the guest is not listed:\n{list}");
         dom0.run(&format!("ox pause {NAME}"))?;
@@ -68,21 +73,13 @@ fn created_and_destroyed(dom0: &mut Dom0) -> Result<(), Failure> {
             "the guest is still listed after its end in round {round}:\n{list}"
         );
         dom0.run("rm -f /var/log/xen/console/*")?;
-        let now = free_memory(dom0)?;
+        let now = checks::free_memory(dom0)?;
         ensure!(
             now == free,
             "{free} MiB were free before the guest of round {round}, {now} MiB are now"
         );
     }
     Ok(())
-}
-
-fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
-    let text = dom0.run("ox info | grep free_memory")?;
-    let number = text.rsplit(' ').next().unwrap_or_default();
-    number
-        .parse()
-        .map_err(|_| format!("ox info says {text:?} of free memory").into())
 }
 
 /// Each gets an error that names the thing, and leaves nothing behind.

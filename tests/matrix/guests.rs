@@ -1,10 +1,14 @@
 //! What runs in a domain beside dom0: stock kernels, and a guest that is not Linux.
 
-use oxen_tests::{Failure, Setup, ensure};
+use oxen_tests::{Failure, ensure};
 use xtask::machine::Kind;
 use xtask::provision::Suite;
 
+use crate::domains::setup;
 use crate::{Case, checks};
+
+/// MiB of the machine, and of it dom0's: the largest guest has 1024.
+const MEMORY: (u32, u32) = (2048, 512);
 
 /// A guest with a stock kernel.
 #[derive(Clone, Copy)]
@@ -54,18 +58,9 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-fn setup(name: &str, kind: Kind) -> Result<Setup, Failure> {
-    let mut setup = Setup::new(name, kind)?;
-    setup.use_tools()?;
-    setup.machine.cpus = 2;
-    setup.machine.memory = 2048;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
-    Ok(setup)
-}
-
 /// The kernel comes to userspace with all of its vCPUs and its memory, and its shell answers on the console.
 fn stock_kernel(name: &str, kind: Kind, guest: Linux) -> Result<(), Failure> {
-    let mut setup = setup(name, kind)?;
+    let mut setup = setup(name, kind, MEMORY)?;
     let kernel = setup.add_guest_kernel(guest.suite)?;
     let mut dom0 = setup.boot()?;
     let Linux {
@@ -75,7 +70,7 @@ fn stock_kernel(name: &str, kind: Kind, guest: Linux) -> Result<(), Failure> {
         "ox create /etc/oxen/demo.cfg kernel={kernel} vcpus={vcpus} memory={memory_mib}"
     ))?;
     let userspace = format!("userspace, xen PVH, {vcpus} vCPUs");
-    checks::guest_says(&mut dom0, "demo", &userspace)?;
+    checks::guest_says(&mut dom0, "demo", &userspace, checks::GUEST_BOOTS)?;
     let said = checks::guest_answers(
         &mut dom0,
         "demo",
@@ -105,14 +100,11 @@ fn stock_kernel(name: &str, kind: Kind, guest: Linux) -> Result<(), Failure> {
 
 /// GRUB comes to its prompt and takes a command.
 fn grub(name: &str, kind: Kind) -> Result<(), Failure> {
-    let mut setup = setup(name, kind)?;
+    let mut setup = setup(name, kind, MEMORY)?;
     let image = setup.add_guest_grub()?;
     let mut dom0 = setup.boot()?;
-    dom0.run(&format!(
-        "printf 'name = \"grub\"\\ntype = \"pvh\"\\nkernel = \"{image}\"\\nmemory = 128\\n' >/tmp/grub.cfg"
-    ))?;
-    dom0.run("ox create /tmp/grub.cfg")?;
-    checks::guest_says(&mut dom0, "grub", "grub>")?;
+    checks::create_guest(&mut dom0, "grub", image, &["memory=128"])?;
+    checks::guest_says(&mut dom0, "grub", "grub>", checks::GUEST_BOOTS)?;
     let said = checks::guest_answers(&mut dom0, "grub", "nothing_like_it", "find command")?;
     ensure!(
         said.contains("nothing_like_it"),

@@ -3,13 +3,12 @@
 
 use std::env;
 
-use oxen_tests::{Dom0, Failure, Setup, ensure};
+use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
+use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
-/// The guest's file in dom0's image.
-const KERNEL: &str = "/boot/guest/hostile";
 /// A seed to start from in place of the usual one; a failure names the one that it had.
 const SEED_VARIABLE: &str = "OXEN_HOSTILE_SEED";
 const CALLS_VARIABLE: &str = "OXEN_HOSTILE_CALLS";
@@ -36,14 +35,11 @@ const fn calls(kind: Kind) -> u64 {
 fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     let seed = number(SEED_VARIABLE)?.unwrap_or(SEED);
     let calls = number(CALLS_VARIABLE)?.unwrap_or(calls(kind));
-    let mut setup = Setup::new(name, kind)?;
-    setup.use_tools()?;
-    setup.add_file(KERNEL, &xtask::build::guest("oxen-hostile-guest")?)?;
-    setup.machine.cpus = 2;
+    let mut setup = setup(name, kind, MEMORY)?;
+    let kernel = setup.add_guest("oxen-hostile-guest")?;
     setup.machine.time_limit = None;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;
-    let result = run(&mut dom0, seed, calls);
+    let result = run(&mut dom0, &kernel, seed, calls);
     result.map_err(|failure| {
         Failure::from(format!(
             "with {SEED_VARIABLE}={seed} {CALLS_VARIABLE}={calls}: {failure}"
@@ -53,17 +49,15 @@ fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     dom0.power_off()
 }
 
-fn run(dom0: &mut Dom0, seed: u64, calls: u64) -> Result<(), Failure> {
-    let free = free_memory(dom0)?;
-    create(dom0, "witness", "role=witness", 1)?;
+fn run(dom0: &mut Dom0, kernel: &str, seed: u64, calls: u64) -> Result<(), Failure> {
+    let free = checks::free_memory(dom0)?;
+    let witness = ["memory=64", "vcpus=1", "extra=\"role=witness\""];
+    checks::create_guest(dom0, "witness", kernel, &witness)?;
     wait_for(dom0, "witness", "witness: 25 rounds")?;
     let before = rounds(dom0)?;
-    create(
-        dom0,
-        "hostile",
-        &format!("seed={seed} calls={calls} vcpus=3"),
-        4,
-    )?;
+    let arguments = format!("extra=\"seed={seed} calls={calls} vcpus=3\"");
+    let hostile = ["memory=64", "vcpus=4", &arguments];
+    checks::create_guest(dom0, "hostile", kernel, &hostile)?;
     wait_for(dom0, "hostile", "hostile: finished")?;
     let list = dom0.run("ox list")?;
     for guest in ["witness", "hostile"] {
@@ -74,19 +68,11 @@ fn run(dom0: &mut Dom0, seed: u64, calls: u64) -> Result<(), Failure> {
         "the neighbour has not gone on meanwhile"
     );
     dom0.run("ox destroy hostile && ox destroy witness")?;
-    let now = free_memory(dom0)?;
+    let now = checks::free_memory(dom0)?;
     ensure!(
         now == free,
         "{free} MiB were free before the guests, {now} MiB are now"
     );
-    Ok(())
-}
-
-fn create(dom0: &mut Dom0, name: &str, arguments: &str, vcpus: u32) -> Result<(), Failure> {
-    let config = format!("/run/{name}.cfg");
-    dom0.run(&format!(
-        "printf '%s\\n' 'name = \"{name}\"' 'type = \"pvh\"' 'kernel = \"{KERNEL}\"' 'memory = 64' 'vcpus = {vcpus}' 'extra = \"{arguments}\"' >{config} && ox create {config}"
-    ))?;
     Ok(())
 }
 
@@ -119,14 +105,6 @@ fn rounds(dom0: &mut Dom0) -> Result<u64, Failure> {
         .nth(1)
         .and_then(|number| number.parse().ok())
         .ok_or_else(|| format!("the witness says {text:?}").into())
-}
-
-fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
-    let text = dom0.run("ox info | grep free_memory")?;
-    let number = text.rsplit(' ').next().unwrap_or_default();
-    number
-        .parse()
-        .map_err(|_| format!("ox info says {text:?} of free memory").into())
 }
 
 fn number(variable: &str) -> Result<Option<u64>, Failure> {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use oxen_tests::{Dom0, Failure, Setup, ensure};
+use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
+use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
 /// The guest that computes for ever.
@@ -15,8 +16,6 @@ const SPINNER: &str = "oxen-spin-guest";
 const SPINNERS: [&str; 2] = ["spin-a", "spin-b"];
 /// The guest with a kernel of its own.
 const DEMO: &str = "/etc/oxen/demo.cfg";
-/// Where what the demo guest prints is kept.
-const DEMO_LOG: &str = "/var/log/xen/console/guest-demo.log";
 
 /// Instructions in an emulated second, on Bochs.
 const IPS: u64 = 40_000_000;
@@ -41,13 +40,10 @@ pub fn cases() -> Vec<Case> {
 
 /// Two CPUs, dom0 on the first one.
 fn boot(name: &str, kind: Kind) -> Result<(Dom0, String), Failure> {
-    let mut setup = Setup::new(name, kind)?;
-    setup.use_tools()?;
+    let mut setup = setup(name, kind, MEMORY)?;
     let spinner = setup.add_guest(SPINNER)?;
-    setup.machine.cpus = 2;
     // Where an instruction takes one tick, guests that compute make the emulator do all of them: fewer in a second will do.
     setup.machine.ips = IPS;
-    setup.hypervisor_options = "dom0_mem=512M dom0_max_vcpus=1".into();
     let mut dom0 = setup.boot()?;
     dom0.run("ox vcpu-pin 0 0 0")?;
     Ok((dom0, spinner))
@@ -55,10 +51,8 @@ fn boot(name: &str, kind: Kind) -> Result<(Dom0, String), Failure> {
 
 /// Creates a guest that computes for ever, on the second CPU.
 fn create_spinner(dom0: &mut Dom0, kernel: &str, name: &str) -> Result<(), Failure> {
-    dom0.run(&format!(
-        "printf '%s\\n' 'name=\"{name}\"' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=64' 'vcpus=1' 'cpus=\"1\"' >/tmp/{name}.cfg && ox create /tmp/{name}.cfg"
-    ))?;
-    Ok(())
+    let spinner = ["memory=64", "vcpus=1", "cpus=\"1\""];
+    checks::create_guest(dom0, name, kernel, &spinner)
 }
 
 fn shares(name: &str, kind: Kind) -> Result<(), Failure> {
@@ -249,9 +243,7 @@ fn stolen_time_and_moves(name: &str, kind: Kind) -> Result<(), Failure> {
 
 /// Waits for a line of the demo guest's.
 fn printed(dom0: &mut Dom0, pattern: &str) -> Result<String, Failure> {
-    dom0.run(&format!(
-        "n=0; until grep -q '{pattern}' {DEMO_LOG} || [ $n = 120 ]; do sleep 1; n=$((n+1)); done; grep '{pattern}' {DEMO_LOG} || {{ tail -n 20 {DEMO_LOG}; false; }}"
-    ))
+    checks::guest_says(dom0, "demo", pattern, 120)
 }
 
 /// Of two looks at a guest's accounts, each `NAME UPTIME cpu USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL …`: the rival has

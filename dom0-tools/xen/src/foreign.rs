@@ -147,37 +147,31 @@ impl Mapping {
     /// # Errors
     /// `InvalidInput` if they do not fit.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
-        offset
-            .checked_add(bytes.len())
-            .filter(|&end| end <= self.size())
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: inside the mapping, checked above, and no reference to it exists. The source is memory of this process.
-        unsafe {
-            self.as_ptr()
-                .add(offset)
-                .copy_from(bytes.as_ptr(), bytes.len())
-        };
+        let place = self.place(offset, bytes.len())?;
+        // SAFETY: inside the mapping, and no reference to it exists. The source is memory of this process.
+        unsafe { place.copy_from(bytes.as_ptr(), bytes.len()) };
         Ok(())
     }
-}
 
-impl Mapping {
     /// Copies bytes out from an offset. The other domain may change them meanwhile: judge the copy, never the original.
     ///
     /// # Errors
     /// `InvalidInput` if they are not all inside.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) -> io::Result<()> {
+        let place = self.place(offset, bytes.len())?;
+        // SAFETY: inside the mapping, and no reference to it exists. The destination is memory of this process.
+        unsafe { place.copy_to(bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// The address of so many bytes, which are all inside.
+    fn place(&self, offset: usize, length: usize) -> io::Result<*mut u8> {
         offset
-            .checked_add(bytes.len())
+            .checked_add(length)
             .filter(|&end| end <= self.size())
             .ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: inside the mapping, checked above, and no reference to it exists.
-        unsafe {
-            self.as_ptr()
-                .add(offset)
-                .copy_to(bytes.as_mut_ptr(), bytes.len())
-        };
-        Ok(())
+        // SAFETY: inside the mapping or at its end, checked above.
+        Ok(unsafe { self.as_ptr().add(offset) })
     }
 
     /// Reads an index that the other side writes; what it wrote before is visible then.
@@ -244,5 +238,16 @@ mod tests {
         assert_eq!(unsafe { mapping.as_ptr().add(4095).read_volatile() }, 2);
         assert!(mapping.write(4095, &[1, 2]).is_err());
         assert!(mapping.write(usize::MAX, &[1]).is_err());
+    }
+
+    #[test]
+    fn reads_stay_inside() {
+        let mapping = Mapping::stand_in(1).expect("a page");
+        mapping.write(4094, &[1, 2]).expect("it fits");
+        let mut bytes = [0; 2];
+        mapping.read(4094, &mut bytes).expect("it is inside");
+        assert_eq!(bytes, [1, 2]);
+        assert!(mapping.read(4095, &mut bytes).is_err());
+        assert!(mapping.read(usize::MAX, &mut bytes).is_err());
     }
 }

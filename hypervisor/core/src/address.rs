@@ -1,7 +1,7 @@
 //! Addresses and frame numbers as distinct types, so that a host address never stands where a guest one is meant.
 
 use core::fmt;
-use core::ops::{Add, Sub};
+use core::ops::{Add, Range, Sub};
 
 /// log2 of the page size.
 pub const PAGE_SHIFT: u32 = 12;
@@ -44,6 +44,11 @@ macro_rules! address {
             /// First address of the frame.
             pub const fn address(self) -> $address {
                 $address(self.0 << PAGE_SHIFT)
+            }
+
+            /// The bytes of `count` frames from this one on, by address.
+            pub const fn bytes(self, count: u64) -> Range<u64> {
+                self.address().0..$frame(self.0 + count).address().0
             }
 
             /// Whether the frame is a multiple of `1 << order` frames.
@@ -135,6 +140,12 @@ mod tests {
         assert_eq!(address.frame(), Mfn(0x12345));
         assert_eq!(address.page_offset(), 0x678);
         assert_eq!(Mfn(0x12345).address(), HostPhys(0x1234_5000));
+    }
+
+    #[test]
+    fn frames_have_their_bytes_up_to_the_next_frame() {
+        assert_eq!(Gfn(3).bytes(2), 0x3000..0x5000);
+        assert!(Mfn(3).bytes(0).is_empty());
     }
 
     #[test]

@@ -37,6 +37,14 @@ impl Index {
     pub const fn sub(leaf: u32, subleaf: u32) -> Self {
         Self { leaf, subleaf }
     }
+
+    /// What ECX is when the leaf is asked for.
+    pub const fn ecx(self) -> u32 {
+        match self.subleaf {
+            Self::NO_SUBLEAF => 0,
+            subleaf => subleaf,
+        }
+    }
 }
 
 /// How a policy's register meets what is shown without it.

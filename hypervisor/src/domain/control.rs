@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use oxen_core::cpu_policy::Policy;
 use oxen_core::memory::claims::Claim;
+use oxen_core::time::NANOS_PER_SECOND;
 use spin::{Mutex, RwLock};
 
 /// A domain's settings.
@@ -33,9 +34,8 @@ impl Control {
 
     /// The wall clock that it is shown where UTC is `nanos` since 1970.
     pub fn wall_clock(&self, nanos: u64) -> u64 {
-        const NANOS_PER_SECOND: i64 = 1_000_000_000;
         let offset = self.time_offset.load(Ordering::Relaxed);
-        nanos.saturating_add_signed(offset.saturating_mul(NANOS_PER_SECOND))
+        nanos.saturating_add_signed(offset.saturating_mul(NANOS_PER_SECOND.cast_signed()))
     }
 
     /// Sets what CPUID shows it.

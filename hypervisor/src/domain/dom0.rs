@@ -16,7 +16,7 @@ use oxen_core::memory::p2m::Kind;
 use oxen_core::memory::ranges::{MapEntry, RangeSet, dom0_map};
 
 use super::Domain;
-use super::life::Life;
+use super::life::{Life, MOST_VCPUS};
 use super::p2m::{DomainP2m, machine_format};
 use crate::cpu;
 use crate::memory::{frames, layout};
@@ -150,7 +150,7 @@ fn choose_memory(plan: &Plan<'_>) -> RangeSet {
             let stop_at = end.min(first + missing);
             let mut got = 0;
             frames::take_range(Mfn(first), Mfn(stop_at), |frame, count| {
-                own.insert(frame.address().0..(frame + count).address().0);
+                own.insert(frame.bytes(count));
                 got += count;
             });
             missing -= got;
@@ -171,7 +171,6 @@ fn default_memory(available: u64) -> u64 {
 }
 
 fn new_domain(plan: &Plan<'_>) -> Domain {
-    const MOST_VCPUS: u32 = 32;
     let cpus = cpu::percpu::all().count() as u32;
     let vcpus = plan.vcpus.unwrap_or(cpus).clamp(1, MOST_VCPUS) as usize;
     let (format, gigabyte_pages) = machine_format();

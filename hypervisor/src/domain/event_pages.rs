@@ -12,7 +12,7 @@ use oxen_core::id::VcpuId;
 use oxen_core::memory::p2m::Kind;
 
 use super::Domain;
-use crate::memory::guest_page;
+use crate::memory::{guest_page, holds};
 
 /// Which frames these are.
 #[derive(Debug, Default)]
@@ -24,9 +24,9 @@ pub struct EventPages {
 }
 
 impl EventPages {
-    /// Whether the frame is one of them.
-    pub fn contains(&self, frame: Mfn) -> bool {
-        self.vcpu_info.contains(&frame) || self.fifo.contains(&frame)
+    /// Whether the domain cannot give the frame up: it is one of them, or others use it. With the guest-physical map locked.
+    pub fn must_keep(&self, frame: Mfn) -> bool {
+        self.vcpu_info.contains(&frame) || self.fifo.contains(&frame) || holds::is_held(frame)
     }
 }
 

@@ -13,7 +13,7 @@ use oxen_core::grant::{
     Access, Ask, Content, GrantTable, LetGo, Limits, Mapping, Maptrack, Purpose,
 };
 use oxen_core::id::{GrantHandle, GrantRef};
-use oxen_core::memory::p2m::{Kind, MapError};
+use oxen_core::memory::p2m::Kind;
 use spin::{Mutex, MutexGuard};
 
 use super::{Domain, p2m};
@@ -84,14 +84,7 @@ impl Domain {
     /// Those of [`Domain::grant_frame`], and `Inval` if there is something at `gfn` that cannot be given up.
     pub fn map_grant_frame(&self, gfn: Gfn, index: u64) -> Result<(), Errno> {
         let frame = self.grant_frame(index)?;
-        self.map_shared(gfn, frame).map_err(errno)?;
-        let before = self.grants.table().place(index, gfn);
-        if let Some(old) = before.filter(|&old| old != gfn) {
-            let mut p2m = self.p2m.lock();
-            if p2m.lookup(old).is_some_and(|there| there.frame == frame) {
-                p2m.unmap(old, 1).map_err(errno)?;
-            }
-        }
+        self.move_shared(gfn, frame, |gfn| self.grants.table().place(index, gfn))?;
         Ok(())
     }
 
@@ -256,12 +249,5 @@ const fn kind(write: bool) -> Kind {
         Kind::Grant
     } else {
         Kind::GrantReadOnly
-    }
-}
-
-const fn errno(error: MapError) -> Errno {
-    match error {
-        MapError::OutOfMemory => Errno::NoMem,
-        MapError::BeyondMap => Errno::Inval,
     }
 }

@@ -37,7 +37,7 @@ impl Domain {
             if !still_there || holds::is_held(frame) || p2m.unmap(page, 1).is_err() {
                 return;
             }
-            own.remove(page.0 << 12..(page.0 + 1) << 12);
+            own.remove(page.bytes(1));
             frames::give_back(frame);
         }
         self.finish_if_empty();

@@ -22,7 +22,7 @@ use crate::memory::{frames, holds};
 use crate::time;
 use crate::vcpu::{VcpuShared, schedule};
 
-/// Most vCPUs of a guest.
+/// Most vCPUs of a domain.
 pub const MOST_VCPUS: u32 = 32;
 
 /// A domain's condition.
@@ -100,7 +100,7 @@ pub fn create(
     if !(1..=MOST_VCPUS).contains(&vcpus) {
         return Err(Errno::Inval);
     }
-    let domain = registry::insert(asked, |id| {
+    registry::insert(asked, |id| {
         let (format, gigabyte_pages) = p2m::machine_format();
         let map = p2m::DomainP2m::new(format, gigabyte_pages).ok_or(Errno::NoMem)?;
         let domain = Domain::new(id, false, Life::paused(), vcpus as usize, map, grants)
@@ -109,8 +109,7 @@ pub fn create(
         let domain = Arc::new(domain);
         schedule::admit(&domain, |_| Affinity::default()).map_err(|_| Errno::NoMem)?;
         Ok(domain)
-    })?;
-    Ok(domain)
+    })
 }
 
 impl Domain {
@@ -204,7 +203,7 @@ impl Domain {
                 }
                 let mut p2m = self.p2m.lock();
                 let Some(span) = p2m.lookup_span(Gfn(first)) else {
-                    own.remove(first << 12..(first + 1) << 12);
+                    own.remove(Gfn(first).bytes(1));
                     first += 1;
                     continue;
                 };
@@ -220,7 +219,7 @@ impl Domain {
                 }
                 let count = held.unwrap_or(count);
                 p2m.unmap(Gfn(first), count).map_err(|_| Errno::NoMem)?;
-                own.remove(first << 12..(first + count) << 12);
+                own.remove(Gfn(first).bytes(count));
                 if is_ram {
                     frames::give_back_run(mapping.frame, count);
                 }

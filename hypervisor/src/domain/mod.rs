@@ -30,7 +30,7 @@ use oxen_core::schedule;
 use oxen_core::time as clock;
 use spin::{Mutex, Once};
 
-use crate::memory::{HostPages, frames, holds, mapped_page};
+use crate::memory::{HostPages, frames, mapped_page};
 use crate::time;
 use crate::vcpu::VcpuShared;
 use control::Control;
@@ -241,8 +241,21 @@ impl Domain {
     pub fn map_shared_info(&self, gfn: Gfn) -> Result<(), MapError> {
         let mut place = self.shared_info_at.lock();
         let frame = self.shared_info.first();
+        self.move_shared(gfn, frame, |gfn| place.replace(gfn))
+    }
+
+    /// Maps a frame of the hypervisor's at `gfn`, in place of where it was. `place` notes the new place and tells the old one.
+    ///
+    /// # Errors
+    /// Those of [`Domain::map_shared`].
+    pub fn move_shared(
+        &self,
+        gfn: Gfn,
+        frame: Mfn,
+        place: impl FnOnce(Gfn) -> Option<Gfn>,
+    ) -> Result<(), MapError> {
         self.map_shared(gfn, frame)?;
-        if let Some(old) = place.replace(gfn).filter(|&old| old != gfn) {
+        if let Some(old) = place(gfn).filter(|&old| old != gfn) {
             let mut p2m = self.p2m.lock();
             // The domain may have removed it from there and have something else there now.
             if p2m.lookup(old).is_some_and(|there| there.frame == frame) {
@@ -264,7 +277,7 @@ impl Domain {
         let mut p2m = self.p2m.lock();
         let before = p2m.lookup(gfn);
         let is_needed = before.is_some_and(|before| match before.kind {
-            Kind::Ram => event_pages.contains(before.frame) || holds::is_held(before.frame),
+            Kind::Ram => event_pages.must_keep(before.frame),
             Kind::Foreign | Kind::Grant | Kind::GrantReadOnly => true,
             Kind::RamReadOnly | Kind::Device | Kind::Shared => false,
         });
@@ -273,7 +286,7 @@ impl Domain {
         }
         p2m.replace(gfn, frame, Kind::Shared)?;
         if let Some(old) = before.filter(|old| old.kind == Kind::Ram && !self.privileged) {
-            own.remove(gfn.0 << 12..(gfn.0 + 1) << 12);
+            own.remove(gfn.bytes(1));
             frames::give_back(old.frame);
         }
         Ok(())

@@ -166,11 +166,7 @@ pub fn set<H: Vcpu>(vcpu: &Running<H>, domain: &Domain, body: u64) -> Outcome {
         let at = argument.u64(DOMAIN.leaves).wrapping_add(place * LEAF);
         let leaf = Argument::<{ LEAF as usize }>::read(vcpu, at)?;
         let index = Index::sub(leaf.u32(0), leaf.u32(4));
-        let subleaf = match index.subleaf {
-            Index::NO_SUBLEAF => 0,
-            subleaf => subleaf,
-        };
-        let shown = cpuid::values(&view, index.leaf, subleaf);
+        let shown = cpuid::values(&view, index.leaf, index.ecx());
         let values = [leaf.u32(8), leaf.u32(12), leaf.u32(16), leaf.u32(20)];
         if new.set(index, values, shown).is_err() {
             let mut named = [0; 8];
@@ -215,11 +211,7 @@ fn write_lists<H: Vcpu, const N: usize>(
         cpu_policy::MOST_LEAVES
     } else {
         for (place, index) in indices.iter().enumerate() {
-            let subleaf = match index.subleaf {
-                Index::NO_SUBLEAF => 0,
-                subleaf => subleaf,
-            };
-            let [a, b, c, d] = source.values(view, index.leaf, subleaf);
+            let [a, b, c, d] = source.values(view, index.leaf, index.ecx());
             let mut entry = [0; LEAF as usize];
             let words = [index.leaf, index.subleaf, a, b, c, d];
             for (word, bytes) in words.into_iter().zip(entry.chunks_exact_mut(4)) {

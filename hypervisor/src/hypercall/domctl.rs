@@ -241,8 +241,7 @@ fn get_vcpu_info<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
     }
     let ran = runstate.spent(RunstateKind::Running, time::nanos());
     drop(runstate);
-    argument.set_u32(8, ran as u32);
-    argument.set_u32(12, (ran >> 32) as u32);
+    argument.set_u64(8, ran);
     argument.set_u32(16, target.cpu().0.into());
     argument.write(vcpu, call.body()).map(|()| 0)
 }

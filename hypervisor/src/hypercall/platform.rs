@@ -7,6 +7,7 @@ use oxen_abi::platform::{
     BODY, INTERFACE_VERSION, PCPU_INVALID, PCPU_ONLINE, VIDEO_TYPE_TEXT, VIDEO_TYPE_VESA, cmd,
 };
 use oxen_core::id::CpuId;
+use oxen_core::time::NANOS_PER_SECOND;
 
 use super::arguments::{Argument, write_bytes};
 use super::{Arguments, Outcome, unknown_operation};
@@ -51,7 +52,7 @@ pub fn platform_op<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -
 
 fn set_time<H: Vcpu>(vcpu: &Running<H>, seconds: u64, nanos: u32, system_time: u64) -> Outcome {
     let now = seconds
-        .checked_mul(1_000_000_000)
+        .checked_mul(NANOS_PER_SECOND)
         .and_then(|s| s.checked_add(nanos.into()));
     let at_zero = now
         .and_then(|now| now.checked_sub(system_time))

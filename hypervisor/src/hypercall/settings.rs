@@ -47,8 +47,7 @@ pub fn pod_target<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let domain = target_domain(vcpu, argument.u16(DOMAIN))?;
     let pages = domain.own.lock().total() >> 12;
     for (at, value) in [(8, pages), (16, 0), (24, 0)] {
-        argument.set_u32(at, value as u32);
-        argument.set_u32(at + 4, (value >> 32) as u32);
+        argument.set_u64(at, value);
     }
     argument.write(vcpu, pointer).map(|()| 0)
 }

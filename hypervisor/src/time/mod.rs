@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use oxen_core::time::{Scale, VcpuTime};
+use oxen_core::time::{NANOS_PER_SECOND, Scale, VcpuTime};
 
 use crate::cpu::features;
 use crate::platform::pm_timer;
@@ -105,7 +105,7 @@ pub fn vcpu_time() -> VcpuTime {
 
 /// Reads the wall clock once.
 pub fn read_wall_clock() {
-    let utc = rtc::unix_seconds() * 1_000_000_000;
+    let utc = rtc::unix_seconds() * NANOS_PER_SECOND;
     set_utc_at_zero(utc.saturating_sub(nanos()));
 }
 

@@ -266,7 +266,7 @@ pub trait Vcpu: Send + 'static {
     fn rflags(&self) -> u64;
     /// Sets the flags.
     fn set_rflags(&mut self, rflags: u64);
-    /// All registers but the general-purpose ones; also while the vCPU is not loaded, on the CPU that has it.
+    /// All registers but the general-purpose ones.
     fn registers(&mut self) -> registers::Registers;
     /// Control registers and EFER.
     fn system(&self) -> SystemRegisters;

@@ -4,6 +4,8 @@
 //! memory-type bits. The type of a mapping lives in bits 55:52, which both ignore (SDM vol. 3, table 29-7; APM vol. 2,
 //! 5.4).
 
+use oxen_abi::Errno;
+
 use crate::address::{Gfn, HostPhys, Mfn};
 
 /// Guest-physical address bits that four levels reach.
@@ -159,6 +161,15 @@ pub enum MapError {
     OutOfMemory,
     /// The guest frame lies beyond [`ADDRESS_BITS`].
     BeyondMap,
+}
+
+impl From<MapError> for Errno {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::OutOfMemory => Self::NoMem,
+            MapError::BeyondMap => Self::Inval,
+        }
+    }
 }
 
 /// A domain's guest-physical map.

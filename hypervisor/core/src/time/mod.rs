@@ -13,4 +13,4 @@ pub use scale::Scale;
 pub use timers::Timers;
 
 /// Nanoseconds in a second.
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
+pub const NANOS_PER_SECOND: u64 = 1_000_000_000;

@@ -7,7 +7,6 @@ use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
 use oxen_abi::memory::cmd;
-use oxen_core::memory::p2m::MapError;
 use oxen_core::memory::ranges::MapEntry;
 
 use super::arguments::{Argument, target_domain, write_bytes};
@@ -92,11 +91,4 @@ fn set_memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     }
     domain.memory_map.call_once(|| map.into_boxed_slice());
     Ok(0)
-}
-
-const fn errno(error: MapError) -> Errno {
-    match error {
-        MapError::OutOfMemory => Errno::NoMem,
-        MapError::BeyondMap => Errno::Inval,
-    }
 }

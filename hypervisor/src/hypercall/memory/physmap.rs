@@ -9,7 +9,6 @@ use super::super::Outcome;
 use super::super::arguments::{
     Argument, Narrow, own_domain, read_bytes, target_domain, write_bytes,
 };
-use super::errno;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
@@ -20,7 +19,7 @@ pub fn add<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     own_domain(vcpu, argument.u16(0))?;
     let (index, gfn) = (argument.u64(8), Gfn(argument.u64(16)));
     match argument.u32(4) {
-        space::SHARED_INFO if index == 0 => vcpu.domain.map_shared_info(gfn).map_err(errno)?,
+        space::SHARED_INFO if index == 0 => vcpu.domain.map_shared_info(gfn)?,
         space::GRANT_TABLE => vcpu.domain.map_grant_frame(gfn, index)?,
         _ => return Err(Errno::Inval),
     }
@@ -73,7 +72,7 @@ pub fn remove<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
         Kind::Ram | Kind::RamReadOnly => return Err(Errno::Inval),
         _ => {
             let mut p2m = vcpu.domain.p2m.lock();
-            p2m.unmap(gfn, 1).map_err(errno)?;
+            p2m.unmap(gfn, 1)?;
         }
     }
     Ok(0)

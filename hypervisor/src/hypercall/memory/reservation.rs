@@ -8,7 +8,7 @@ use oxen_core::memory::p2m::{Kind, MapError};
 use super::super::arguments::{Argument, read_bytes, target_domain};
 use super::super::{Outcome, set_argument};
 use crate::domain::Domain;
-use crate::memory::{frames, holds};
+use crate::memory::frames;
 use crate::time;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -94,11 +94,10 @@ fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
         let mapping = p2m
             .lookup(Gfn(frame))
             .filter(|mapping| mapping.kind == Kind::Ram)
-            .filter(|mapping| !event_pages.contains(mapping.frame))
-            .filter(|mapping| !holds::is_held(mapping.frame))
+            .filter(|mapping| !event_pages.must_keep(mapping.frame))
             .ok_or(MapError::BeyondMap)?;
         p2m.unmap(Gfn(frame), 1)?;
-        own.remove(frame << 12..(frame + 1) << 12);
+        own.remove(Gfn(frame).bytes(1));
         frames::give_back(mapping.frame);
     }
     Ok(())
@@ -130,7 +129,7 @@ fn give(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
         }
         return Err(error);
     }
-    own.insert(range.start << 12..range.end << 12);
+    own.insert(gfn.bytes(count));
     Ok(())
 }
 
@@ -143,7 +142,7 @@ fn give_own(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
             return Err(MapError::OutOfMemory);
         }
         p2m.map(Gfn(frame), Mfn(frame), 1, Kind::Ram)?;
-        own.insert(frame << 12..(frame + 1) << 12);
+        own.insert(Gfn(frame).bytes(1));
     }
     Ok(())
 }

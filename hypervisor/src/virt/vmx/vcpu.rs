@@ -124,6 +124,14 @@ impl VmxVcpu {
         }
     }
 
+    /// Notes the registers that no VMCS holds and that the guest has left in the CPU.
+    fn save_live(&mut self) {
+        self.live_msrs.save();
+        self.cr2 = Cr2::read_raw();
+        // SAFETY: reading a debug register has no effect.
+        unsafe { core::arch::asm!("mov {}, dr6", out(reg) self.dr6, options(nomem, nostack)) };
+    }
+
     /// The timer counts only in guest mode, so it is set anew at each entry.
     #[inline]
     fn set_timer(&self) {
@@ -184,10 +192,7 @@ impl Vcpu for VmxVcpu {
     }
 
     fn unload(&mut self) {
-        self.live_msrs.save();
-        self.cr2 = Cr2::read_raw();
-        // SAFETY: reading a debug register has no effect.
-        unsafe { core::arch::asm!("mov {}, dr6", out(reg) self.dr6, options(nomem, nostack)) };
+        self.save_live();
         // SAFETY: a VMCS of ours, current on this CPU.
         unsafe { vmcs::clear(self.region.first().address()) };
         self.loaded = false;
@@ -248,24 +253,8 @@ impl Vcpu for VmxVcpu {
     }
 
     fn registers(&mut self) -> Registers {
-        if self.loaded {
-            self.live_msrs.save();
-            self.cr2 = Cr2::read_raw();
-            // SAFETY: reading a debug register has no effect.
-            unsafe { core::arch::asm!("mov {}, dr6", out(reg) self.dr6, options(nomem, nostack)) };
-            return state::registers(&self.live_msrs, self.cr2, self.dr6);
-        }
-        let other = vmcs::current();
-        self.make_current();
-        let registers = state::registers(&self.live_msrs, self.cr2, self.dr6);
-        // SAFETY: a VMCS of ours, current on this CPU.
-        unsafe { vmcs::clear(self.region.first().address()) };
-        self.loaded = false;
-        if let Some(other) = other {
-            // SAFETY: it was the current one a moment ago, on this CPU.
-            unsafe { vmcs::load(other) };
-        }
-        registers
+        self.save_live();
+        state::registers(&self.live_msrs, self.cr2, self.dr6)
     }
 
     fn system(&self) -> SystemRegisters {

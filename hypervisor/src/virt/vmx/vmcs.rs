@@ -69,15 +69,6 @@ pub unsafe fn load(region: HostPhys) {
     unsafe { asm!("vmptrld [{}]", in(reg) &region.0, options(nostack)) };
 }
 
-/// The VMCS that is current on this CPU, if there is one.
-pub fn current() -> Option<HostPhys> {
-    const NONE: u64 = u64::MAX;
-    let mut region = NONE;
-    // SAFETY: VMPTRST writes the eight bytes that are named.
-    unsafe { asm!("vmptrst [{}]", in(reg) &raw mut region, options(nostack)) };
-    (region != NONE).then_some(HostPhys(region))
-}
-
 const SINGLE_CONTEXT: u64 = 1;
 const ALL_CONTEXTS: u64 = 2;
 

@@ -3,7 +3,7 @@
 use core::arch::{asm, global_asm};
 
 use oxen_abi::sched;
-use oxen_guest_runtime::{line, shut_down};
+use oxen_guest_runtime::{cpu, line, shut_down};
 
 // GS: the address of the vCPU's `vcpu_info` comes first. Events are only acknowledged: nobody waits for one of them.
 global_asm!(
@@ -49,34 +49,10 @@ const ENTRY: u64 = 16;
 
 /// Loads the table, the same for all vCPUs.
 pub fn load() {
-    static mut TABLE: [[u64; 2]; 256] = [[0; 2]; 256];
     let first = &raw const trap_entries as u64;
-    for vector in 0..256 {
-        let address = first + vector * ENTRY;
-        let gate = [
-            address & 0xFFFF | 8 << 16 | 0x8E00 << 32 | (address >> 16 & 0xFFFF) << 48,
-            address >> 32,
-        ];
-        // SAFETY: inside the table; each vCPU writes the same.
-        unsafe {
-            (&raw mut TABLE)
-                .cast::<[u64; 2]>()
-                .add(vector as usize)
-                .write_volatile(gate);
-        }
-    }
-    let pointer = Descriptor {
-        limit: 4095,
-        base: &raw const TABLE as u64,
-    };
-    // SAFETY: the table is static and complete.
-    unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack)) };
-}
-
-#[repr(C, packed)]
-struct Descriptor {
-    limit: u16,
-    base: u64,
+    let handlers = (0..=255).map(|vector| (vector, first + u64::from(vector) * ENTRY));
+    // SAFETY: there are as many entries above, of that size.
+    unsafe { cpu::load_handlers(handlers) };
 }
 
 #[unsafe(no_mangle)]

@@ -77,16 +77,25 @@ pub fn clear_ticks(vcpu: usize) {
     }
 }
 
-/// Loads the interrupt table that all vCPUs share.
+/// Loads the interrupt table with the handlers of this library.
 pub fn load_interrupt_table() {
-    static mut TABLE: [[u64; 2]; 256] = [[0; 2]; 256];
     let handlers: [(u8, unsafe extern "C" fn()); 3] = [
         (CALLBACK_VECTOR, callback_entry),
         (APIC_VECTOR, apic_interrupt_entry),
         (PROTECTION_VECTOR, protection_entry),
     ];
-    for (vector, handler) in handlers {
-        let address = handler as *const () as u64;
+    let handlers = handlers.map(|(vector, handler)| (vector, handler as *const () as u64));
+    // SAFETY: each is one.
+    unsafe { load_handlers(handlers) };
+}
+
+/// Loads the interrupt table that all vCPUs share, with these handlers in it by vector and address.
+///
+/// # Safety
+/// Each address is that of an interrupt handler.
+pub unsafe fn load_handlers(handlers: impl IntoIterator<Item = (u8, u64)>) {
+    static mut TABLE: [[u64; 2]; 256] = [[0; 2]; 256];
+    for (vector, address) in handlers {
         let gate = [
             address & 0xFFFF | 8 << 16 | 0x8E00 << 32 | (address >> 16 & 0xFFFF) << 48,
             address >> 32,
@@ -96,7 +105,7 @@ pub fn load_interrupt_table() {
             (&raw mut TABLE)
                 .cast::<[u64; 2]>()
                 .add(vector.into())
-                .write(gate)
+                .write_volatile(gate)
         };
     }
     let pointer = Descriptor {

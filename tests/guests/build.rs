@@ -1,4 +1,4 @@
-//! Links the guest as a PVH kernel.
+//! Links a guest as a PVH kernel. All of them share this.
 
 use std::env;
 use std::path::PathBuf;
