@@ -54,6 +54,10 @@ pub fn tame(call: &mut Call, random: &mut Random, own: usize) {
             let target = call.arguments[1] as usize;
             let in_use = target < crate::MOST_VCPUS;
             match command {
+                vcpu::cmd::GET_RUNSTATE_INFO => call.arguments[2] = vcpus::times(random, own),
+                vcpu::cmd::REGISTER_RUNSTATE_AREA => {
+                    call.arguments[2] = vcpus::area_argument(random, own);
+                }
                 // The first one starts the others again, so it must go on; the last one has no code of its own.
                 vcpu::cmd::DOWN if target == 0 => call.arguments[1] = u64::MAX,
                 vcpu::cmd::UP if !in_use || target == crate::MOST_VCPUS - 1 => {

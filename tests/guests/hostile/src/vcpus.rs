@@ -3,7 +3,7 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use oxen_abi::vcpu::{cmd, context};
+use oxen_abi::vcpu::{self, cmd, context};
 use oxen_abi::{numbers, sched};
 use oxen_guest_runtime::events::Clock;
 use oxen_guest_runtime::{apic, cpu, hypercall};
@@ -23,7 +23,13 @@ struct Place {
     ports: [u64; 64],
     /// What GS points at: the address of `info`.
     state: u64,
+    /// `vcpu_register_runstate_memory_area`.
+    area: u64,
+    times: [u64; TIMES],
 }
+
+/// Words where run states are written.
+const TIMES: usize = 64;
 
 static mut PLACES: [Place; MOST_VCPUS] = [const {
     Place {
@@ -31,6 +37,8 @@ static mut PLACES: [Place; MOST_VCPUS] = [const {
         poll: [0; 3],
         ports: [0; 64],
         state: 0,
+        area: 0,
+        times: [0; TIMES],
     }
 }; MOST_VCPUS];
 
@@ -175,5 +183,26 @@ pub fn poll_argument(random: &mut Random, vcpu: usize) -> u64 {
         };
         (&raw mut (*own).poll).write_volatile([list, random.pick(&COUNTS).into(), timeout]);
         &raw const (*own).poll as u64
+    }
+}
+
+/// Where a vCPU's run states may be written: durations, which are numbers like any other. Found by a later call in the place
+/// of a frame or of a pointer, one of 16 ms would lead into the guest's image.
+pub fn times(random: &mut Random, vcpu: usize) -> u64 {
+    if random.one_in(8) {
+        return arguments::bad_pointer(random);
+    }
+    let room = TIMES * 8 - vcpu::RUNSTATE_SIZE;
+    place(vcpu) as u64 + core::mem::offset_of!(Place, times) as u64 + random.below(room as u64)
+}
+
+/// `VCPUOP_register_runstate_memory_area` with such a place.
+pub fn area_argument(random: &mut Random, vcpu: usize) -> u64 {
+    let address = times(random, vcpu);
+    let own = place(vcpu);
+    // SAFETY: the vCPU's own place.
+    unsafe {
+        (&raw mut (*own).area).write_volatile(address);
+        &raw const (*own).area as u64
     }
 }
