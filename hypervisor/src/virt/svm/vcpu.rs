@@ -287,7 +287,8 @@ impl Vcpu for SvmVcpu {
     }
 
     fn registers(&mut self) -> Registers {
-        let tsc_aux = self.tsc_aux;
+        // The vCPU is loaded, and its guest writes this one itself.
+        let tsc_aux = msr::read_safe(TSC_AUX).unwrap_or(self.tsc_aux);
         let save = &self.vmcb().save;
         let table = |packed: PackedSegment| Table {
             base: packed.base,
