@@ -82,7 +82,7 @@ pub(super) fn start(
         .open(&files.emulator)
         .map_err(writing())?;
     let early_messages_too = early_messages.try_clone().map_err(writing())?;
-    let mut emulator = Emulator::start(&program, |command| {
+    let mut emulator = Emulator::start(&program, None, |command| {
         command
             .arg("-q")
             .arg("-f")

@@ -7,6 +7,7 @@
 mod bochs;
 mod choose;
 mod console;
+mod host_core;
 mod outcome;
 mod process;
 mod qemu;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::host_core::HostCore;
+
 /// Kernel ticks per second in `/proc/PID/stat`: fixed at 100 in the Linux user ABI on x86 (`USER_HZ`).
 const USER_HZ: u64 = 100;
 
@@ -16,12 +18,18 @@ const USER_HZ: u64 = 100;
 pub(super) struct Emulator {
     child: Child,
     status: Option<ExitStatus>,
+    /// Its own for as long as it runs.
+    _core: Option<HostCore>,
 }
 
 impl Emulator {
-    /// Starts `program` with what `configure` sets on it. Where util-linux's `setpriv` is installed, the emulator dies with the thread
+    /// Starts `program` with what `configure` sets on it, on `core` if there is one. Where util-linux's `setpriv` is installed, the emulator dies with the thread
     /// that started it, so that an xtask which is killed leaves no emulator behind.
-    pub(super) fn start(program: &Path, configure: impl FnOnce(&mut Command)) -> io::Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        core: Option<HostCore>,
+        configure: impl FnOnce(&mut Command),
+    ) -> io::Result<Self> {
         const SETPRIV: &str = "/usr/bin/setpriv";
         let mut command = if Path::new(SETPRIV).exists() {
             let mut command = Command::new(SETPRIV);
@@ -31,10 +39,15 @@ impl Emulator {
             Command::new(program)
         };
         configure(&mut command);
-        let child = command.process_group(0).spawn()?;
+        let mut spawn = || command.process_group(0).spawn();
+        let child = match &core {
+            Some(core) => core.start(spawn)?,
+            None => spawn()?,
+        };
         Ok(Self {
             child,
             status: None,
+            _core: core,
         })
     }
 
@@ -112,7 +125,7 @@ mod tests {
 
     #[test]
     fn dropping_kills_the_whole_group() {
-        let emulator = Emulator::start(Path::new("/bin/sh"), |command| {
+        let emulator = Emulator::start(Path::new("/bin/sh"), None, |command| {
             command.args(["-c", "sleep 60 & wait"]).stdin(Stdio::null());
         })
         .expect("sh starts");

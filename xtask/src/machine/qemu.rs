@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::host_core::HostCore;
 use super::process::Emulator;
 use super::{Console, DiskBus, Kind, Machine, MachineError, Nic, RunFiles};
 
@@ -64,7 +65,11 @@ pub(super) fn start(
         "write {}",
         files.console.display()
     )))?;
-    let mut emulator = Emulator::start(&program, |command| {
+    let core = (machine.kind == Kind::Tcg && machine.cpus > 1)
+        .then(HostCore::claim)
+        .transpose()
+        .map_err(MachineError::io("find a core of the host for QEMU"))?;
+    let mut emulator = Emulator::start(&program, core, |command| {
         command
             .args(arguments)
             .stdin(Stdio::piped())
