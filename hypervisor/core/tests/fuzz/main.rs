@@ -3,6 +3,7 @@
 
 mod command_lines;
 mod contexts;
+mod hypercalls;
 mod instructions;
 mod kernels;
 mod page_walks;
