@@ -24,4 +24,5 @@ pub mod memory;
 pub mod pci;
 pub mod schedule;
 pub mod start;
+mod sync;
 pub mod time;

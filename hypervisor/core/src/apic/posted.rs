@@ -1,6 +1,6 @@
 //! Interrupts on their way to a vCPU's local APIC from other CPUs: posted without a lock, taken by the CPU that runs it.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{LocalApic, Trigger};
 

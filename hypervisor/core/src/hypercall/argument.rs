@@ -13,11 +13,7 @@ impl<const N: usize> Argument<N> {
     ///
     /// # Errors
     /// `Fault` if it cannot be read.
-    pub fn read_either(
-        caller: &impl Caller,
-        pointer: u64,
-        narrow: &Narrow,
-    ) -> Result<Self, Errno> {
+    pub fn read_either(caller: &impl Caller, pointer: u64, narrow: &Narrow) -> Result<Self, Errno> {
         if caller.is_64_bit() {
             return Self::read(caller, pointer);
         }

@@ -47,7 +47,8 @@ impl Convention {
 
     /// Its arguments.
     pub fn arguments(&self, registers: &Gprs) -> Arguments {
-        self.arguments.map(|register| registers[register] & self.mask)
+        self.arguments
+            .map(|register| registers[register] & self.mask)
     }
 
     /// Sets argument `index`, which there is, for a call that goes on where it is.

@@ -66,7 +66,9 @@ fn arguments_come_in_the_order_of_the_public_headers() {
     assert_eq!(long.arguments(&registers())[1], RSI);
 
     let narrow = Convention::of(false);
-    let first_bytes = narrow.arguments(&registers()).map(|argument| argument & 0xFF);
+    let first_bytes = narrow
+        .arguments(&registers())
+        .map(|argument| argument & 0xFF);
     assert_eq!(first_bytes, [3, 1, 2, 6, 7]);
     assert_eq!(narrow.arguments(&registers())[3], RSI & 0xFFFF_FFFF);
 }
@@ -91,7 +93,11 @@ fn a_call_that_goes_on_changes_no_other_register() {
         for index in 0..5 {
             let mut changed = registers();
             convention.set_argument(&mut changed, index, 5);
-            let differ = registers().iter().zip(&changed).filter(|(a, b)| a != b).count();
+            let differ = registers()
+                .iter()
+                .zip(&changed)
+                .filter(|(a, b)| a != b)
+                .count();
             assert_eq!((differ, convention.arguments(&changed)[index]), (1, 5));
         }
     }
@@ -99,9 +105,13 @@ fn a_call_that_goes_on_changes_no_other_register() {
 
 #[test]
 fn a_structure_of_a_32_bit_caller_becomes_the_64_bit_one() {
-    let read = |is_64_bit| Argument::<POLL_SIZE>::read_either(&Guest::new(is_64_bit), START, POLL_NARROW);
+    let read =
+        |is_64_bit| Argument::<POLL_SIZE>::read_either(&Guest::new(is_64_bit), START, POLL_NARROW);
     let long = read(true).expect("it is there");
-    assert_eq!((long.u32(0), long.u32(8), long.u32(16)), (0x0302_0100, 0x0B0A_0908, 0x1312_1110));
+    assert_eq!(
+        (long.u32(0), long.u32(8), long.u32(16)),
+        (0x0302_0100, 0x0B0A_0908, 0x1312_1110)
+    );
     let narrow = read(false).expect("it is there");
     assert_eq!(narrow.u64(0), 0x0302_0100);
     assert_eq!(narrow.u64(8), 0x0706_0504);
@@ -112,7 +122,8 @@ fn a_structure_of_a_32_bit_caller_becomes_the_64_bit_one() {
 fn a_32_bit_structure_is_read_to_its_own_end_only() {
     // The 64-bit one would go on behind the last byte.
     let at = START + 32 - 16;
-    let read = |is_64_bit| Argument::<POLL_SIZE>::read_either(&Guest::new(is_64_bit), at, POLL_NARROW);
+    let read =
+        |is_64_bit| Argument::<POLL_SIZE>::read_either(&Guest::new(is_64_bit), at, POLL_NARROW);
     assert_eq!(read(true), Err(Errno::Fault));
     assert!(read(false).is_ok());
 }
@@ -129,6 +140,9 @@ fn fields_that_were_set_are_written_back() {
     let back = Argument::<16>::read(&guest, START + 16).expect("it is there");
     assert_eq!(back, argument);
     assert_eq!(back.bytes()[..4], [0xFF, 1, 0xDD, 0xEE]);
-    assert_eq!((back.u16(2), back.u32(4), back.u64(8)), (0xEEDD, 0xCCBB_AA99, 0x8877_6655_4433_2211));
+    assert_eq!(
+        (back.u16(2), back.u32(4), back.u64(8)),
+        (0xEEDD, 0xCCBB_AA99, 0x8877_6655_4433_2211)
+    );
     assert_eq!(argument.write(&guest, START + 17), Err(Errno::Fault));
 }

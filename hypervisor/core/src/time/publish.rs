@@ -2,7 +2,7 @@
 //!
 //! The version is odd while the fields change, and readers try again. One writer at a time: callers see to that.
 
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
 use oxen_abi::shared_info::time as layout;
 

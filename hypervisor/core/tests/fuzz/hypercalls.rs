@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use oxen_abi::memory::{
-    ADD_TO_PHYSMAP_NARROW, ADD_TO_PHYSMAP_SIZE, MEMORY_MAP_NARROW, MEMORY_MAP_SIZE, REMOVE_FROM_PHYSMAP_NARROW,
-    REMOVE_FROM_PHYSMAP_SIZE,
+    ADD_TO_PHYSMAP_NARROW, ADD_TO_PHYSMAP_SIZE, MEMORY_MAP_NARROW, MEMORY_MAP_SIZE,
+    REMOVE_FROM_PHYSMAP_NARROW, REMOVE_FROM_PHYSMAP_SIZE,
 };
 use oxen_abi::sched::{POLL_NARROW, POLL_SIZE};
 use oxen_abi::{Errno, Narrow};
@@ -26,8 +26,12 @@ impl Caller for Guest<'_> {
 
     fn copy_in(&self, pointer: u64, bytes: &mut [u8]) -> Result<(), Errno> {
         self.read.set(bytes.len());
-        let rest = usize::try_from(pointer).ok().and_then(|start| self.memory.get(start..));
-        let part = rest.and_then(|rest| rest.get(..bytes.len())).ok_or(Errno::Fault)?;
+        let rest = usize::try_from(pointer)
+            .ok()
+            .and_then(|start| self.memory.get(start..));
+        let part = rest
+            .and_then(|rest| rest.get(..bytes.len()))
+            .ok_or(Errno::Fault)?;
         bytes.copy_from_slice(part);
         Ok(())
     }
@@ -38,7 +42,11 @@ impl Caller for Guest<'_> {
 }
 
 /// Each field is what the caller has at its place, in the caller's own layout, and nothing else is taken from it.
-fn structure<const N: usize>(guest: &Guest<'_>, pointer: u64, narrow: &Narrow) -> Result<(), Errno> {
+fn structure<const N: usize>(
+    guest: &Guest<'_>,
+    pointer: u64,
+    narrow: &Narrow,
+) -> Result<(), Errno> {
     let argument = Argument::<N>::read_either(guest, pointer, narrow)?;
     let from = &guest.memory[pointer as usize..];
     if guest.is_64_bit {
@@ -61,10 +69,15 @@ fn hypercalls() {
         let mut registers: [u64; 16] = std::array::from_fn(|_| number(&mut input));
         let convention = Convention::of(is_64_bit);
         let arguments = convention.arguments(&registers);
-        let wide = convention.number(&registers) >> 32 != 0 || arguments.iter().any(|argument| argument >> 32 != 0);
+        let wide = convention.number(&registers) >> 32 != 0
+            || arguments.iter().any(|argument| argument >> 32 != 0);
         assert!(is_64_bit || !wide, "a 32-bit caller has no such registers");
 
-        let guest = Guest { is_64_bit, memory: input, read: Cell::new(0) };
+        let guest = Guest {
+            is_64_bit,
+            memory: input,
+            read: Cell::new(0),
+        };
         let pointer = arguments[1];
         let results = [
             structure::<POLL_SIZE>(&guest, pointer, POLL_NARROW),
