@@ -57,8 +57,8 @@ impl World {
         };
         world.store.connect(DOM0);
         for (kind, payload) in [
-            (Kind::Introduce, &b"1\01000\03\0"[..]),
-            (Kind::Introduce, b"2\02000\04\0"),
+            (Kind::Introduce, &b"1\x001000\x003\0"[..]),
+            (Kind::Introduce, b"2\x002000\x004\0"),
             (Kind::Write, b"/local/domain/1/name\0one"),
             (Kind::SetPermissions, b"/local/domain/1\0n1\0"),
             (Kind::Write, b"/local/domain/2/secret\0s"),
@@ -117,7 +117,7 @@ fn judge(from: ConnectionId, request: &Message, out: &Outgoing) -> String {
     }
     for (_, message) in out {
         assert!(message.payload.len() <= PAYLOAD_MAX);
-        assert_eq!(messages(&message.encode()), [message.clone()]);
+        assert_eq!(&messages(&message.encode()), std::slice::from_ref(message));
     }
     if reply.kind == Kind::Error.number() {
         let name = String::from_utf8_lossy(&reply.payload);

@@ -19,10 +19,10 @@ pub struct Mutator {
 type Change = fn(&mut Mutator, &mut Vec<u8>);
 
 const CHANGES: [Change; 8] = [
-    flip_bit,
-    set_byte,
-    set_number,
-    step_number,
+    |this, input| flip_bit(this, input),
+    |this, input| set_byte(this, input),
+    |this, input| set_number(this, input),
+    |this, input| step_number(this, input),
     remove,
     repeat,
     insert_word,
@@ -71,20 +71,20 @@ impl Mutator {
     }
 }
 
-fn flip_bit(this: &mut Mutator, input: &mut Vec<u8>) {
+fn flip_bit(this: &mut Mutator, input: &mut [u8]) {
     if let Some(byte) = this.random.choice(input.iter_mut()) {
         *byte ^= 1 << this.random.u32(0..8);
     }
 }
 
-fn set_byte(this: &mut Mutator, input: &mut Vec<u8>) {
+fn set_byte(this: &mut Mutator, input: &mut [u8]) {
     if let Some(byte) = this.random.choice(input.iter_mut()) {
         *byte = this.random.u8(..);
     }
 }
 
 /// Sets a number to one beside a power of two, or to its negative: where checks of sizes go wrong.
-fn set_number(this: &mut Mutator, input: &mut Vec<u8>) {
+fn set_number(this: &mut Mutator, input: &mut [u8]) {
     if let Some(place) = this.number(input) {
         let power = 1u64.rotate_left(this.random.u32(0..64));
         let value = power.wrapping_add(this.random.u64(0..3)).wrapping_sub(1);
@@ -99,7 +99,7 @@ fn set_number(this: &mut Mutator, input: &mut Vec<u8>) {
 }
 
 /// Adds a little to a number.
-fn step_number(this: &mut Mutator, input: &mut Vec<u8>) {
+fn step_number(this: &mut Mutator, input: &mut [u8]) {
     if let Some(place) = this.number(input) {
         let size = place.len();
         let mut bytes = [0; 8];
