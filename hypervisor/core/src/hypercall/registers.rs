@@ -47,8 +47,9 @@ impl Convention {
 
     /// Its arguments.
     pub fn arguments(&self, registers: &Gprs) -> Arguments {
+        // The remainder spares the hot path a check for each.
         self.arguments
-            .map(|register| registers[register] & self.mask)
+            .map(|register| registers[register % 16] & self.mask)
     }
 
     /// Sets argument `index`, which there is, for a call that goes on where it is.
