@@ -19,6 +19,17 @@ pub const PACKAGES: [&str; 7] = [
     "oxen-spin-guest",
 ];
 
+/// What cargo needs to build the tests that try all orders of what threads do: crates whose atomics are loom's then.
+pub const ALL_ORDERS: [&str; 7] = [
+    "--package",
+    "oxen-core",
+    "--package",
+    "oxen-xenstore",
+    "--lib",
+    "--features",
+    "oxen-core/loom,oxen-xenstore/loom",
+];
+
 /// The bare machine.
 pub const TARGET: &str = "x86_64-unknown-none";
 

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::{build, host};
 
-/// Checks the format of all crates, then clippy with warnings denied: the host's crates with their tests, the
-/// hypervisor and the test guests for their own target.
+/// Checks the format of all crates, then clippy with warnings denied: the host's crates with their tests, those that try
+/// all orders, the hypervisor and the test guests for their own target.
 ///
 /// # Errors
 /// The first check that fails.
@@ -22,6 +22,10 @@ pub fn lint() -> Result<()> {
         "--deny",
         "warnings",
     ])?;
+    let mut all_orders = vec!["clippy", "--quiet", "--tests"];
+    all_orders.extend(build::ALL_ORDERS);
+    all_orders.extend(["--", "--deny", "warnings"]);
+    cargo(&all_orders)?;
     for package in build::PACKAGES {
         build::cargo("clippy", package, &["--", "--deny", "warnings"])?;
     }

@@ -57,6 +57,9 @@ pub fn test(args: &TestArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
         for part in host_arguments(args) {
             passed &= cargo(&part).status()?.success();
         }
+        if let Some(part) = all_orders_arguments(args) {
+            passed &= cargo(&part).status()?.success();
+        }
     }
     if !args.host {
         if args.machine != Choice::Auto {
@@ -105,6 +108,18 @@ fn host_arguments(args: &TestArgs) -> [Vec<OsString>; 2] {
     })
 }
 
+/// Nothing but the tests that try all orders of what threads do, in a build of their own: with loom's atomics others cannot
+/// run. They are named after the module that they are in.
+fn all_orders_arguments(args: &TestArgs) -> Option<Vec<OsString>> {
+    const MODULE: &str = "all_orders";
+    let filter = args.filter.as_deref().unwrap_or(MODULE);
+    let words = ["test", "--quiet"].iter().chain(&build::ALL_ORDERS);
+    let words = words.map(Into::into);
+    filter
+        .contains(MODULE)
+        .then(|| words.chain([filter.into()]).collect())
+}
+
 fn matrix_arguments(args: &TestArgs) -> Vec<OsString> {
     let mut list: Vec<OsString> = [
         "test",
@@ -129,9 +144,8 @@ fn matrix_arguments(args: &TestArgs) -> Vec<OsString> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_filter_reaches_both_parts() {
-        let args = TestArgs {
+    fn arguments() -> TestArgs {
+        TestArgs {
             filter: Some("boot".into()),
             machine: Choice::Auto,
             jobs: 1,
@@ -140,7 +154,12 @@ mod tests {
             include_pending: true,
             qemu: None,
             bochs: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_filter_reaches_both_parts() {
+        let args = arguments();
         assert!(
             host_arguments(&args)
                 .iter()
@@ -149,5 +168,23 @@ mod tests {
         let matrix = matrix_arguments(&args);
         assert!(matrix.contains(&"boot".into()) && matrix.contains(&"--test-threads=1".into()));
         assert!(matrix.contains(&"--include-ignored".into()));
+        assert_eq!(all_orders_arguments(&args), None);
+    }
+
+    #[test]
+    fn tests_of_all_orders_run_alone() {
+        let last = |filter: Option<&str>| {
+            let args = TestArgs {
+                filter: filter.map(Into::into),
+                ..arguments()
+            };
+            all_orders_arguments(&args).and_then(|words| words.last().cloned())
+        };
+        assert_eq!(last(None), Some("all_orders".into()));
+        assert_eq!(
+            last(Some("ring::all_orders")),
+            Some("ring::all_orders".into())
+        );
+        assert_eq!(last(Some("ring::tests")), None);
     }
 }

@@ -17,4 +17,5 @@ pub mod path;
 pub mod permission;
 pub mod ring;
 pub mod store;
+mod sync;
 pub mod wire;

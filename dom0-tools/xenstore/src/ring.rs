@@ -5,17 +5,22 @@
 
 mod guest;
 
+use std::array::from_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 
 use thiserror::Error;
 
+use crate::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 pub use guest::GuestRing;
 
-/// Bytes of each ring.
-pub const RING_SIZE: usize = 1024;
+/// Bytes of each ring. Loom tries out short ones.
+pub const RING_SIZE: usize = if MODELLED { 2 } else { 1024 };
 /// The same as the distance of two indices.
-const FULL: u32 = 1024;
+const FULL: u32 = if MODELLED { 2 } else { 1024 };
+/// Bytes of the page behind the fields.
+const UNUSED: usize = if MODELLED { 0 } else { 2020 };
+
+const MODELLED: bool = cfg!(all(test, feature = "loom"));
 
 /// `server_features`: the domain may ask for a reconnection; errors are shown in the page.
 const FEATURES: u32 = 0b11;
@@ -25,7 +30,9 @@ const CONNECTED: u32 = 0;
 const RECONNECT: u32 = 1;
 
 /// Layout of the page.
-#[repr(C, align(4096))]
+#[repr(C)]
+// Loom has short stacks.
+#[cfg_attr(not(all(test, feature = "loom")), repr(align(4096)))]
 #[derive(Debug)]
 pub struct RingPage {
     requests: [AtomicU8; RING_SIZE],
@@ -37,18 +44,18 @@ pub struct RingPage {
     server_features: AtomicU32,
     connection: AtomicU32,
     error: AtomicU32,
-    unused: [AtomicU8; 2020],
+    unused: [AtomicU8; UNUSED],
 }
 
-const _: () = assert!(size_of::<RingPage>() == 4096);
-const _: () = assert!(std::mem::offset_of!(RingPage, request_consumer) == 2048);
-const _: () = assert!(std::mem::offset_of!(RingPage, error) == 2072);
+const _: () = assert!(MODELLED || size_of::<RingPage>() == 4096);
+const _: () = assert!(MODELLED || std::mem::offset_of!(RingPage, request_consumer) == 2048);
+const _: () = assert!(MODELLED || std::mem::offset_of!(RingPage, error) == 2072);
 
 impl Default for RingPage {
     fn default() -> Self {
         Self {
-            requests: [const { AtomicU8::new(0) }; RING_SIZE],
-            responses: [const { AtomicU8::new(0) }; RING_SIZE],
+            requests: from_fn(|_| AtomicU8::new(0)),
+            responses: from_fn(|_| AtomicU8::new(0)),
             request_consumer: AtomicU32::new(0),
             request_producer: AtomicU32::new(0),
             response_consumer: AtomicU32::new(0),
@@ -56,7 +63,7 @@ impl Default for RingPage {
             server_features: AtomicU32::new(0),
             connection: AtomicU32::new(0),
             error: AtomicU32::new(0),
-            unused: [const { AtomicU8::new(0) }; 2020],
+            unused: from_fn(|_| AtomicU8::new(0)),
         }
     }
 }
@@ -239,5 +246,7 @@ fn slot(index: u32) -> usize {
     usize::try_from(index).unwrap_or(0) % RING_SIZE
 }
 
+#[cfg(all(test, feature = "loom"))]
+mod all_orders;
 #[cfg(test)]
 mod tests;

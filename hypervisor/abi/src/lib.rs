@@ -21,6 +21,10 @@ pub mod version;
 
 pub use errno::Errno;
 
+/// Where a structure's fields are for callers in 32-bit mode, whose pointers and `unsigned long`s have four bytes: offset
+/// there, offset in the 64-bit layout, size. In order, and the last one ends the structure.
+pub type Narrow = [(usize, usize, usize)];
+
 /// Checks sizes and offsets against the tables generated from the public headers.
 macro_rules! layout {
     ($name:ty, $size:literal $(, $field:ident = $offset:literal)* $(,)?) => {

@@ -1,5 +1,7 @@
 //! `memory_op` (`public/memory.h`).
 
+use crate::Narrow;
+
 /// Sub-operations.
 #[allow(missing_docs)]
 pub mod cmd {
@@ -59,3 +61,18 @@ pub const GRANT_STATUS_INDEX: u64 = 0x8000_0000;
 pub const MAX_ORDER_CONTROL: u32 = 12;
 /// Largest order of an extent for other domains.
 pub const MAX_ORDER_GUEST: u32 = 9;
+
+/// Bytes of a `xen_add_to_physmap`: domain u16, size u16, space u32, index u64, frame u64.
+pub const ADD_TO_PHYSMAP_SIZE: usize = 24;
+/// The same in 32-bit mode.
+pub const ADD_TO_PHYSMAP_NARROW: &Narrow = &[(0, 0, 8), (8, 8, 4), (12, 16, 4)];
+
+/// Bytes of a `xen_remove_from_physmap`: domain u16, padding, frame u64.
+pub const REMOVE_FROM_PHYSMAP_SIZE: usize = 16;
+/// The same in 32-bit mode.
+pub const REMOVE_FROM_PHYSMAP_NARROW: &Narrow = &[(0, 0, 2), (4, 8, 4)];
+
+/// Bytes of a `xen_memory_map`: number of entries u32, padding, their address u64.
+pub const MEMORY_MAP_SIZE: usize = 16;
+/// The same in 32-bit mode.
+pub const MEMORY_MAP_NARROW: &Narrow = &[(0, 0, 4), (4, 8, 4)];

@@ -1,5 +1,7 @@
 //! `sched_op` (`public/sched.h`).
 
+use crate::Narrow;
+
 /// Sub-operations.
 #[allow(missing_docs)]
 pub mod cmd {
@@ -28,3 +30,8 @@ pub mod reason {
 
 /// Most ports in one poll.
 pub const POLL_PORTS: u32 = 128;
+
+/// Bytes of a `sched_poll`: ports' address u64, their number u32, padding, timeout u64.
+pub const POLL_SIZE: usize = 24;
+/// The same in 32-bit mode.
+pub const POLL_NARROW: &Narrow = &[(0, 0, 4), (4, 8, 4), (8, 16, 8)];

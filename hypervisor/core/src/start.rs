@@ -32,6 +32,8 @@ const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
 const CR0_PG: u64 = 1 << 31;
 const CR0_RESET: u64 = CR0_CD | CR0_NW | CR0_ET;
+/// Bits that no physical address has.
+const CR3_RESERVED: u64 = 0xFFF0_0000_0000_0000;
 const CR0_DEFINED: u64 = CR0_PG | CR0_CD | CR0_NW | 1 << 18 | 1 << 16 | 0x3F;
 const CR4_PAE: u64 = 1 << 5;
 /// What a vCPU may have from its start; it turns on what is newer by itself.
@@ -183,7 +185,7 @@ impl StartRegisters {
             registers.general[register] = long(bytes, record::GENERAL + 8 * index);
         }
         // Only 32-bit code: a saved domain in long mode has state that is not loaded here.
-        if registers.efer & EFER_LMA != 0 || registers.rip >> 32 != 0 || !registers.segments_fit() {
+        if registers.is_in_long_mode() || registers.rip >> 32 != 0 || !registers.segments_fit() {
             return Err(Errno::Inval);
         }
         registers.checked()
@@ -218,9 +220,7 @@ impl StartRegisters {
         for index in 0..8 {
             registers.general[index] = at(4 * index).into();
         }
-        let long_mode = registers.efer & EFER_LMA != 0
-            || registers.efer & EFER_LME != 0 && registers.cr0 & CR0_PG != 0;
-        if long_mode || !registers.segments_fit() {
+        if registers.is_in_long_mode() || !registers.segments_fit() {
             return Err(Errno::Inval);
         }
         registers.checked()
@@ -251,6 +251,11 @@ impl StartRegisters {
         registers.checked()
     }
 
+    /// Whether long mode is active, or would be as soon as paging is on with what they say.
+    const fn is_in_long_mode(&self) -> bool {
+        self.efer & EFER_LMA != 0 || self.efer & EFER_LME != 0 && self.cr0 & CR0_PG != 0
+    }
+
     /// Whether the segments are such that a CPU enters with them: present, of the right kind, all of one privilege level 0.
     fn segments_fit(&self) -> bool {
         const ACCESSED_CODE: u32 = 0x9B;
@@ -266,6 +271,10 @@ impl StartRegisters {
                 .iter()
                 .all(|segment| segment.attributes & 0xFF == ACCESSED_DATA && granular(segment))
             && granular(&self.code)
+            // Of a record, whose bases have 64 bits.
+            && [&self.code, &self.data, &self.stack, &self.extra, &self.task]
+                .iter()
+                .all(|segment| segment.base >> 32 == 0)
             && self.task.attributes == BUSY_TASK
             && self.task.limit >> 20 == 0
     }
@@ -274,6 +283,7 @@ impl StartRegisters {
         let fits = self.cr0 & !CR0_DEFINED == 0
             && self.cr0 & (CR0_CD | CR0_NW) != CR0_NW
             && (self.cr0 & CR0_PG == 0 || self.cr0 & CR0_PE != 0)
+            && self.cr3 & CR3_RESERVED == 0
             && self.cr4 & !CR4_FIRST == 0
             && self.efer & !EFER_DEFINED == 0
             && self.rflags & !RFLAGS_DEFINED == 0;

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use alloc::boxed::Box;
 use oxen_core::id::CpuId;
+use oxen_core::schedule::Attention;
 use x86_64::VirtAddr;
 use x86_64::registers::control::Cr3;
 use x86_64::registers::model_specific::GsBase;
@@ -21,10 +22,8 @@ pub struct PerCpu {
     id: CpuId,
     apic_id: u32,
     tables: UnsafeCell<Option<HostTables>>,
-    /// Set by others: look up before the next entry, at least at what was posted to the running vCPU.
-    attention: AtomicBool,
-    /// Set by others, before `attention`: ask the scheduler.
-    reschedule: AtomicBool,
+    /// What others want of it.
+    attention: Attention,
     /// Whether the CPU waits in HLT or is about to.
     pub idle: AtomicBool,
     /// Ticks that it has waited with nothing to run.
@@ -56,8 +55,7 @@ impl PerCpu {
             id,
             apic_id,
             tables: UnsafeCell::new(None),
-            attention: AtomicBool::new(false),
-            reschedule: AtomicBool::new(false),
+            attention: Attention::default(),
             idle: AtomicBool::new(false),
             idle_ticks: AtomicU64::new(0),
             in_guest: AtomicBool::new(false),
@@ -91,43 +89,25 @@ impl PerCpu {
 
     /// Makes this CPU, which may be the calling one, look at what was posted to the vCPU that it runs.
     pub fn look_up(&self) {
-        if self.attention.swap(true, Ordering::AcqRel) {
-            // Someone has already asked and the CPU has not looked yet.
-            return;
-        }
-        if self.id != current().id {
-            local_apic::send(self.apic_id, vectors::ATTENTION);
-        }
+        let must_interrupt = self.attention.ask();
+        self.interrupt_if(must_interrupt);
     }
 
     /// Makes this CPU, which may be the calling one, ask the scheduler what to do.
     pub fn reschedule(&self) {
-        self.reschedule.store(true, Ordering::Release);
-        self.look_up();
+        let must_interrupt = self.attention.ask_to_reschedule();
+        self.interrupt_if(must_interrupt);
     }
 
-    /// Whether this CPU, the calling one, was asked to look up since the last call.
-    #[inline]
-    pub fn take_attention(&self) -> bool {
-        // The load keeps the common case free of a locked instruction.
-        self.attention.load(Ordering::Relaxed) && self.attention.swap(false, Ordering::AcqRel)
+    fn interrupt_if(&self, must_interrupt: bool) {
+        if must_interrupt && self.id != current().id {
+            local_apic::send(self.apic_id, vectors::ATTENTION);
+        }
     }
 
-    /// Whether it was asked to since the last [`PerCpu::begin_round`].
-    pub fn must_reschedule(&self) -> bool {
-        self.reschedule.load(Ordering::Acquire)
-    }
-
-    /// The scheduler is asked now: requests so far are heeded by that.
-    pub fn begin_round(&self) {
-        self.take_attention();
-        // A full barrier: what was done before a request that is dropped here is seen from here on.
-        self.reschedule.swap(false, Ordering::SeqCst);
-    }
-
-    /// Whether nobody has asked this CPU to look up.
-    pub fn is_undisturbed(&self) -> bool {
-        !self.attention.load(Ordering::Acquire)
+    /// What others want of this CPU, the calling one.
+    pub const fn attention(&self) -> &Attention {
+        &self.attention
     }
 
     /// The CPU's number.

@@ -1,9 +1,11 @@
-//! Structures in guest memory: read and written whole, once.
+//! The caller of a hypercall: its memory, and which domains it may name.
 
 use alloc::sync::Arc;
 
 use oxen_abi::Errno;
 use oxen_core::address::GuestLinear;
+pub use oxen_core::hypercall::Argument;
+use oxen_core::hypercall::Caller;
 use oxen_core::id::DomainId;
 
 use crate::domain::{Domain, registry};
@@ -11,92 +13,17 @@ use crate::memory::guest;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
-/// A structure that was read from the guest, by its bytes. Offsets are the ABI's.
-#[derive(Clone, Copy, Debug)]
-pub struct Argument<const N: usize>([u8; N]);
-
-/// Where a structure's fields are for callers in 32-bit mode, whose pointers and `unsigned long`s have four bytes: offset
-/// there, offset in the 64-bit layout, size. In order, and the last one ends the structure.
-pub type Narrow = [(usize, usize, usize)];
-
-impl<const N: usize> Argument<N> {
-    /// Reads the structure at a guest pointer in the layout of the caller's mode; the result has the 64-bit one.
-    ///
-    /// # Errors
-    /// `Fault` if it cannot be read.
-    pub fn read_either<H: Vcpu>(
-        vcpu: &Running<H>,
-        pointer: u64,
-        narrow: &Narrow,
-    ) -> Result<Self, Errno> {
-        if vcpu.hardware.in_64_bit_mode() {
-            return Self::read(vcpu, pointer);
-        }
-        let end = narrow.last().map_or(0, |(from, _, size)| from + size);
-        let (mut small, mut wide) = ([0; N], [0; N]);
-        read_bytes(vcpu, pointer, &mut small[..end])?;
-        for &(from, to, size) in narrow {
-            wide[to..to + size].copy_from_slice(&small[from..from + size]);
-        }
-        Ok(Self(wide))
+impl<H: Vcpu> Caller for Running<H> {
+    fn is_64_bit(&self) -> bool {
+        self.hardware.in_64_bit_mode()
     }
 
-    /// Reads the structure at a guest pointer.
-    ///
-    /// # Errors
-    /// `Fault` if it cannot be read.
-    pub fn read<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Result<Self, Errno> {
-        let mut bytes = [0; N];
-        guest::read(vcpu, GuestLinear(pointer), &mut bytes).map_err(|_| Errno::Fault)?;
-        Ok(Self(bytes))
+    fn copy_in(&self, pointer: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        guest::read(self, GuestLinear(pointer), bytes).map_err(|_| Errno::Fault)
     }
 
-    /// Writes the structure back.
-    ///
-    /// # Errors
-    /// `Fault` if it cannot be written.
-    pub fn write<H: Vcpu>(&self, vcpu: &Running<H>, pointer: u64) -> Result<(), Errno> {
-        write_bytes(vcpu, pointer, &self.0)
-    }
-
-    /// All of it.
-    pub const fn bytes(&self) -> &[u8; N] {
-        &self.0
-    }
-
-    /// The 16-bit field at `offset`.
-    pub fn u16(&self, offset: usize) -> u16 {
-        u16::from_le_bytes([self.0[offset], self.0[offset + 1]])
-    }
-
-    /// The 32-bit field at `offset`.
-    pub fn u32(&self, offset: usize) -> u32 {
-        u32::from(self.u16(offset)) | u32::from(self.u16(offset + 2)) << 16
-    }
-
-    /// The 64-bit field at `offset`.
-    pub fn u64(&self, offset: usize) -> u64 {
-        u64::from(self.u32(offset)) | u64::from(self.u32(offset + 4)) << 32
-    }
-
-    /// Sets the 8-bit field at `offset`.
-    pub fn set_u8(&mut self, offset: usize, value: u8) {
-        self.0[offset] = value;
-    }
-
-    /// Sets the 16-bit field at `offset`.
-    pub fn set_u16(&mut self, offset: usize, value: u16) {
-        self.0[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
-    }
-
-    /// Sets the 32-bit field at `offset`.
-    pub fn set_u32(&mut self, offset: usize, value: u32) {
-        self.0[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
-    }
-
-    /// Sets the 64-bit field at `offset`.
-    pub fn set_u64(&mut self, offset: usize, value: u64) {
-        self.0[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    fn copy_out(&self, pointer: u64, bytes: &[u8]) -> Result<(), Errno> {
+        guest::write(self, GuestLinear(pointer), bytes).map_err(|_| Errno::Fault)
     }
 }
 
@@ -105,7 +32,7 @@ impl<const N: usize> Argument<N> {
 /// # Errors
 /// `Fault` if they cannot be written.
 pub fn write_bytes<H: Vcpu>(vcpu: &Running<H>, pointer: u64, bytes: &[u8]) -> Result<(), Errno> {
-    guest::write(vcpu, GuestLinear(pointer), bytes).map_err(|_| Errno::Fault)
+    vcpu.copy_out(pointer, bytes)
 }
 
 /// Reads bytes at a guest pointer.
@@ -113,7 +40,7 @@ pub fn write_bytes<H: Vcpu>(vcpu: &Running<H>, pointer: u64, bytes: &[u8]) -> Re
 /// # Errors
 /// `Fault` if they cannot be read.
 pub fn read_bytes<H: Vcpu>(vcpu: &Running<H>, pointer: u64, bytes: &mut [u8]) -> Result<(), Errno> {
-    guest::read(vcpu, GuestLinear(pointer), bytes).map_err(|_| Errno::Fault)
+    vcpu.copy_in(pointer, bytes)
 }
 
 /// The domain that an argument names: the caller by `DOMID_SELF` or by number, or, for the control domain, any.

@@ -27,14 +27,13 @@ pub mod version;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_abi::{Errno, numbers};
+pub use oxen_core::hypercall::Arguments;
+use oxen_core::hypercall::{Caller, Convention};
 
 use self::arguments::Argument;
 use crate::vcpu::Running;
 use crate::vcpu::exits::skip;
-use crate::virt::{Gprs, Vcpu};
-
-/// A hypercall's arguments as the guest passed them.
-pub type Arguments = [u64; 5];
+use crate::virt::Vcpu;
 
 /// What an operation returns.
 pub type Outcome = Result<u64, Errno>;
@@ -121,18 +120,10 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>) {
     }
 }
 
-/// Where arguments are: Linux's order, in 64-bit and in 32-bit mode (xen/arch-x86/xen-x86_64.h, xen-x86_32.h).
-const ARGUMENTS_64: [usize; 5] = [Gprs::RDI, Gprs::RSI, Gprs::RDX, 10, 8];
-const ARGUMENTS_32: [usize; 5] = [Gprs::RBX, Gprs::RCX, Gprs::RDX, Gprs::RSI, Gprs::RDI];
-
 /// Sets an argument, for a call that goes on where it is.
 fn set_argument<H: Vcpu>(vcpu: &mut Running<H>, index: usize, value: u64) {
-    let registers = if vcpu.hardware.in_64_bit_mode() {
-        ARGUMENTS_64
-    } else {
-        ARGUMENTS_32
-    };
-    vcpu.gprs.0[registers[index]] = value;
+    let convention = Convention::of(vcpu.is_64_bit());
+    convention.set_argument(&mut vcpu.gprs.0, index, value);
 }
 
 /// Handles the other vendor's instruction, of `length` bytes.
@@ -150,14 +141,9 @@ enum Done {
 }
 
 fn run<H: Vcpu>(vcpu: &mut Running<H>) -> Done {
-    let long = vcpu.hardware.in_64_bit_mode();
-    let registers = &vcpu.gprs.0;
-    let (number, arguments) = if long {
-        (registers[Gprs::RAX], ARGUMENTS_64.map(|at| registers[at]))
-    } else {
-        let low = |index: usize| registers[index] & 0xFFFF_FFFF;
-        (low(Gprs::RAX), ARGUMENTS_32.map(low))
-    };
+    let convention = Convention::of(vcpu.is_64_bit());
+    let number = convention.number(&vcpu.gprs.0);
+    let arguments = convention.arguments(&vcpu.gprs.0);
     let result = if vcpu.hardware.cpl() == 0 {
         dispatch(vcpu, number, &arguments)
     } else {
@@ -166,8 +152,7 @@ fn run<H: Vcpu>(vcpu: &mut Running<H>) -> Done {
     if result == Err(Errno::Restart) {
         return Done::No;
     }
-    let value = result.unwrap_or_else(Errno::encode);
-    vcpu.gprs.0[Gprs::RAX] = if long { value } else { value & 0xFFFF_FFFF };
+    convention.set_result(&mut vcpu.gprs.0, result);
     Done::Yes
 }
 

@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
-use oxen_abi::sched::{POLL_PORTS, cmd};
+use oxen_abi::sched::{POLL_NARROW, POLL_PORTS, POLL_SIZE, cmd};
 use oxen_core::id::Port;
 
-use super::arguments::{Argument, Narrow, read_bytes};
+use super::arguments::{Argument, read_bytes};
 use super::{Arguments, Outcome, unknown_operation};
 use crate::domain::crash;
 use crate::vcpu::{Running, Wait, interrupts};
@@ -40,8 +40,7 @@ pub fn sched_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argume
 
 /// Waits for one of some ports to be pending, masked or not, or for a time; interrupts may be off meanwhile.
 fn poll<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64) -> Outcome {
-    const NARROW: &Narrow = &[(0, 0, 4), (4, 8, 4), (8, 16, 8)];
-    let argument = Argument::<24>::read_either(vcpu, pointer, NARROW)?;
+    let argument = Argument::<POLL_SIZE>::read_either(vcpu, pointer, POLL_NARROW)?;
     let count = argument.u32(8);
     if count > POLL_PORTS {
         return Err(Errno::Inval);

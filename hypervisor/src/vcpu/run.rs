@@ -28,7 +28,7 @@ pub fn serve<H: Vcpu>() -> ! {
     // It stays loaded while the CPU idles, until another takes its place or another CPU asks for it.
     let mut loaded: Option<Box<Running<H>>> = None;
     loop {
-        cpu.begin_round();
+        cpu.attention().begin_round();
         let timers = schedule::fire_timers();
         if loaded
             .as_ref()
@@ -114,9 +114,9 @@ fn stay_in_guest<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64
     let mut armed = None;
     while vcpu.may_run() && !vcpu.yields {
         // From here to the entry nothing posted is missed: whoever posts after the flag is cleared also interrupts us.
-        if cpu.take_attention() {
+        if cpu.attention().take() {
             control(vcpu);
-            if cpu.must_reschedule() || vcpu.start.is_some() {
+            if cpu.attention().must_reschedule() || vcpu.start.is_some() {
                 return;
             }
             continue;
@@ -235,7 +235,7 @@ fn enter<H: Vcpu>(vcpu: &mut Running<H>) -> Exit {
 fn idle(cpu: &PerCpu, limit: Option<u64>) {
     local_apic::set_timer(limit);
     // Interrupts are off from this test to the halt, so that an attention set in between still ends the halt.
-    if cpu.is_undisturbed() {
+    if cpu.attention().is_undisturbed() {
         cpu.idle.store(true, Ordering::Relaxed);
         interrupt::wait();
         cpu.idle.store(false, Ordering::Relaxed);

@@ -2,12 +2,12 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use oxen_core::apic::PostedInterrupts;
 use oxen_core::apic::local::Identity;
 use oxen_core::id::{CpuId, VcpuId};
-use oxen_core::schedule::Handle;
+use oxen_core::schedule::{Handle, RunsOn};
 use oxen_core::start::StartRegisters;
 use oxen_core::time::{Runstate, RunstateKind};
 use spin::{Mutex, Once};
@@ -22,9 +22,6 @@ use crate::time;
 
 /// No start-up interrupt is waiting.
 const NO_STARTUP: u32 = u32::MAX;
-
-/// No CPU runs it.
-const NOWHERE: u16 = u16::MAX;
 
 /// The shared part of a vCPU.
 pub struct VcpuShared {
@@ -46,7 +43,7 @@ pub struct VcpuShared {
     pub poll_deadline: Deadline,
     /// The CPU that is running it: set before the last look at whether it may, cleared before the last look at whether it
     /// must go on.
-    runs_on: AtomicU16,
+    runs_on: RunsOn,
     handle: Once<Handle>,
     /// Why it left guest mode, and how often.
     pub exits: Counters,
@@ -127,7 +124,7 @@ impl VcpuShared {
             runstate: Mutex::new(Runstate::new(now)),
             timer: Deadline::none(),
             poll_deadline: Deadline::none(),
-            runs_on: AtomicU16::new(NOWHERE),
+            runs_on: RunsOn::default(),
             handle: Once::new(),
             exits: Counters::default(),
             snapshot: Snapshot::default(),
@@ -144,9 +141,7 @@ impl VcpuShared {
 
     /// Makes the vCPU look at what was posted to it: interrupts the CPU that runs it, or wakes it.
     pub fn kick(&self) {
-        // Whoever stops running it says so first and then looks: of us two, one sees the other.
-        fence(Ordering::SeqCst);
-        match self.runs_on() {
+        match self.runs_on.get_after_post() {
             Some(cpu) => {
                 if let Some(cpu) = cpu::percpu::by_id(cpu) {
                     cpu.look_up();
@@ -195,14 +190,12 @@ impl VcpuShared {
 
     /// The CPU that is running it.
     pub fn runs_on(&self) -> Option<CpuId> {
-        Some(CpuId(self.runs_on.load(Ordering::SeqCst))).filter(|cpu| cpu.0 != NOWHERE)
+        self.runs_on.get()
     }
 
-    /// Notes which CPU is running it.
+    /// Notes which CPU is running it. What is looked at behind this is looked at later.
     pub fn set_runs_on(&self, cpu: Option<CpuId>) {
-        let number = cpu.map_or(NOWHERE, |cpu| cpu.0);
-        // A full barrier: what is looked at behind it is looked at later.
-        self.runs_on.swap(number, Ordering::SeqCst);
+        self.runs_on.set(cpu);
     }
 
     /// The scheduler's name for it, once it has been made.

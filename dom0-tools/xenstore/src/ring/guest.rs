@@ -1,8 +1,7 @@
 //! The other side of a ring.
 
-use std::sync::atomic::Ordering;
-
 use super::{FULL, RECONNECT, SharedPage, slot};
+use crate::sync::atomic::Ordering;
 
 /// The domain's side of a ring, for tests and simulations.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! Its registers live in a page in the hardware's own layout, so that a CPU with APIC virtualization can work on the same
 //! page. There is no timer tick here: guests are not shown TSC-deadline mode, and Linux on this ABI uses events.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Delivery, Destination, Effect, GeneralProtection, Ipi, Trigger};
 use crate::guest_page::GuestPage;

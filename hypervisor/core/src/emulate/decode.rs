@@ -298,7 +298,7 @@ pub fn decode(bytes: &[u8], mode: CodeSize) -> Result<MmioInstruction, DecodeErr
 }
 
 /// Length of an instruction that always exits (CPUID, HLT, RDMSR, VMCALL, port accesses and their like), for CPUs that do
-/// not report it.
+/// not report it. `None` for any other, and for one that is cut off.
 pub fn instruction_length(bytes: &[u8], mode: CodeSize) -> Option<u8> {
     let prefixes = Prefixes::parse(bytes, mode).ok()?;
     let at = prefixes.opcode_at;
@@ -314,7 +314,7 @@ pub fn instruction_length(bytes: &[u8], mode: CodeSize) -> Option<u8> {
         0xF4 | 0x6C..=0x6F | 0xEC..=0xEF | 0x90 => 1,
         _ => return None,
     };
-    u8::try_from(at + body).ok()
+    u8::try_from(bytes.get(..at + body)?.len()).ok()
 }
 
 const fn address_bytes(prefixes: &Prefixes) -> usize {

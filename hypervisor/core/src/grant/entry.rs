@@ -1,7 +1,7 @@
 //! One entry where the granting domain writes it, at any time: it is read once for each decision, and marked as in use by
 //! operations that a change in between makes fail.
 
-use core::sync::atomic::{AtomicU16, Ordering, fence};
+use crate::sync::atomic::{AtomicU16, Ordering, fence};
 
 use oxen_abi::grant::{Status, entry as layout};
 

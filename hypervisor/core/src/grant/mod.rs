@@ -12,6 +12,8 @@ mod pins;
 mod table;
 mod version;
 
+#[cfg(all(test, feature = "loom"))]
+mod all_orders;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -31,6 +31,7 @@
 //! The caller gives the time, calls with interrupts off, and sends the interrupts that are asked for. Nothing here
 //! knows what a vCPU is beyond its name. No clock, no machine.
 
+mod attention;
 mod balance;
 mod cpu_set;
 mod domain;
@@ -46,6 +47,7 @@ mod wake;
 #[cfg(test)]
 mod tests;
 
+pub use attention::{Attention, RunsOn};
 pub use cpu_set::{BITMAP_BYTES, CpuSet, MAX_CPUS};
 pub use domain::{Domain, Params};
 pub use entity::Affinity;

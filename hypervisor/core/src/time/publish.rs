@@ -2,7 +2,7 @@
 //!
 //! The version is odd while the fields change, and readers try again. One writer at a time: callers see to that.
 
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
 
 use oxen_abi::shared_info::time as layout;
 
@@ -156,6 +156,43 @@ mod tests {
                     last = system_time;
                 }
             }
+        });
+    }
+}
+
+#[cfg(all(test, feature = "loom"))]
+mod all_orders {
+    use loom::thread;
+
+    use super::*;
+    use crate::guest_page::testing::leaked_page;
+    use crate::sync::all_orders::model;
+
+    /// A guest's reading of a wall clock: seconds and nanoseconds, if it got them whole.
+    fn read(page: &GuestPage) -> Option<(u32, u32)> {
+        let before = page.u32(0).load(Ordering::Acquire);
+        let time = (
+            page.u32(4).load(Ordering::Relaxed),
+            page.u32(8).load(Ordering::Relaxed),
+        );
+        fence(Ordering::Acquire);
+        let after = page.u32(0).load(Ordering::Relaxed);
+        (before & 1 == 0 && before == after).then_some(time)
+    }
+
+    #[test]
+    fn a_reader_never_sees_half_of_a_change() {
+        model(3, || {
+            let page = leaked_page();
+            publish_wallclock(&page, 0, NANOS_PER_SECOND + 1);
+            let reader = thread::spawn(move || read(&page));
+            publish_wallclock(&page, 0, 2 * NANOS_PER_SECOND + 2);
+            let seen = reader.join().expect("it ends");
+            assert!(
+                [None, Some((1, 1)), Some((2, 2))].contains(&seen),
+                "{seen:?}"
+            );
+            assert_eq!(read(&page), Some((2, 2)));
         });
     }
 }

@@ -6,7 +6,7 @@ mod reservation;
 use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
-use oxen_abi::memory::cmd;
+use oxen_abi::memory::{MEMORY_MAP_NARROW, MEMORY_MAP_SIZE, cmd};
 use oxen_core::memory::ranges::MapEntry;
 
 use super::arguments::{Argument, target_domain, write_bytes};
@@ -49,7 +49,7 @@ pub fn memory_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argum
 }
 
 fn memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    let argument = Argument::<16>::read_either(vcpu, pointer, &[(0, 0, 4), (4, 8, 4)])?;
+    let argument = Argument::<MEMORY_MAP_SIZE>::read_either(vcpu, pointer, MEMORY_MAP_NARROW)?;
     let map = vcpu.domain.memory_map.get().ok_or(Errno::NoSys)?;
     let capacity = argument.u32(0) as usize;
     let buffer = argument.u64(8);

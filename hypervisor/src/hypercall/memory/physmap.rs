@@ -1,21 +1,22 @@
 //! What is mapped where in a domain besides its RAM: shared pages, grant tables, pages of other domains.
 
 use oxen_abi::Errno;
-use oxen_abi::memory::{GRANT_STATUS_INDEX, resource, space};
+use oxen_abi::memory::{
+    ADD_TO_PHYSMAP_NARROW, ADD_TO_PHYSMAP_SIZE, GRANT_STATUS_INDEX, REMOVE_FROM_PHYSMAP_NARROW,
+    REMOVE_FROM_PHYSMAP_SIZE, resource, space,
+};
 use oxen_core::address::Gfn;
 use oxen_core::memory::p2m::Kind;
 
 use super::super::Outcome;
-use super::super::arguments::{
-    Argument, Narrow, own_domain, read_bytes, target_domain, write_bytes,
-};
+use super::super::arguments::{Argument, own_domain, read_bytes, target_domain, write_bytes};
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
 /// `XENMEM_add_to_physmap`.
 pub fn add<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    const NARROW: &Narrow = &[(0, 0, 8), (8, 8, 4), (12, 16, 4)];
-    let argument = Argument::<24>::read_either(vcpu, pointer, NARROW)?;
+    let argument =
+        Argument::<ADD_TO_PHYSMAP_SIZE>::read_either(vcpu, pointer, ADD_TO_PHYSMAP_NARROW)?;
     own_domain(vcpu, argument.u16(0))?;
     let (index, gfn) = (argument.u64(8), Gfn(argument.u64(16)));
     match argument.u32(4) {
@@ -60,7 +61,11 @@ pub fn add_batch<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
 
 /// `XENMEM_remove_from_physmap`.
 pub fn remove<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    let argument = Argument::<16>::read_either(vcpu, pointer, &[(0, 0, 2), (4, 8, 4)])?;
+    let argument = Argument::<REMOVE_FROM_PHYSMAP_SIZE>::read_either(
+        vcpu,
+        pointer,
+        REMOVE_FROM_PHYSMAP_NARROW,
+    )?;
     own_domain(vcpu, argument.u16(0))?;
     let gfn = Gfn(argument.u64(8));
     let kind = vcpu.domain.p2m.lock().lookup(gfn).ok_or(Errno::NoEnt)?.kind;

@@ -8,9 +8,9 @@
 mod operations;
 mod queue;
 
+use crate::sync::atomic::{AtomicU32, Ordering};
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_abi::Errno;
 use oxen_abi::event_channel::fifo::{
@@ -273,6 +273,8 @@ impl Fifo {
     }
 }
 
+#[cfg(all(test, feature = "loom"))]
+mod all_orders;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]

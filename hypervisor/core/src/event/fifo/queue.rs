@@ -2,7 +2,7 @@
 //!
 //! The guest can write any of them at any time. Nothing read here is ever used as an index, and no loop depends on it.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_abi::Errno;
 use oxen_abi::event_channel::fifo::{

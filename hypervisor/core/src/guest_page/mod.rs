@@ -1,57 +1,19 @@
 //! A page that a guest can write at any moment: reachable only by atomic reads and writes, never by reference.
 
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+#[cfg(all(test, feature = "loom"))]
+mod modelled;
+#[cfg(not(all(test, feature = "loom")))]
+mod raw;
+
+use core::sync::atomic::Ordering;
 
 use crate::address::PAGE_SIZE;
-
-/// A 4 KiB page shared with a guest.
-///
-/// All accessors are atomic of their width, so a guest that writes at the same time can change the value read but
-/// never cause undefined behaviour. Offsets out of the page or not aligned to the width panic: callers pass offsets
-/// that the hypervisor chose or has already checked.
-#[derive(Clone, Copy, Debug)]
-pub struct GuestPage(NonNull<AtomicU64>);
-
-// SAFETY: a GuestPage gives nothing but atomic access to memory that `GuestPage::new` was promised stays valid.
-unsafe impl Send for GuestPage {}
-// SAFETY: as for Send.
-unsafe impl Sync for GuestPage {}
-
-macro_rules! accessor {
-    ($name:ident, $atomic:ty, $doc:literal) => {
-        #[doc = $doc]
-        pub fn $name(&self, offset: usize) -> &$atomic {
-            assert!(
-                offset.is_multiple_of(size_of::<$atomic>())
-                    && offset + size_of::<$atomic>() <= PAGE_SIZE
-            );
-            // SAFETY: the offset is aligned and inside the page, which `new` was promised is valid for atomic access.
-            unsafe { self.0.cast::<u8>().add(offset).cast::<$atomic>().as_ref() }
-        }
-    };
-}
+#[cfg(all(test, feature = "loom"))]
+pub use modelled::GuestPage;
+#[cfg(not(all(test, feature = "loom")))]
+pub use raw::GuestPage;
 
 impl GuestPage {
-    /// Makes the view of the page at `base`.
-    ///
-    /// # Safety
-    /// `base` points to 4 KiB, 4 KiB-aligned, that stay mapped and are not freed for as long as this value or a copy
-    /// of it is used, and that no Rust reference other than to atomics covers.
-    pub const unsafe fn new(base: NonNull<u8>) -> Self {
-        Self(base.cast())
-    }
-
-    /// Address of the page in the hypervisor's own address space, for identity comparison and translation only.
-    pub fn as_ptr(&self) -> *mut u8 {
-        self.0.cast().as_ptr()
-    }
-
-    accessor!(u8, AtomicU8, "The byte at `offset`.");
-    accessor!(u16, AtomicU16, "The 16-bit word at `offset`.");
-    accessor!(u32, AtomicU32, "The 32-bit word at `offset`.");
-    accessor!(u64, AtomicU64, "The 64-bit word at `offset`.");
-
     /// Copies out `into.len()` bytes from `offset`; each byte is read once.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
         pieces(offset, into.len(), |at, range| {
@@ -114,18 +76,10 @@ fn pieces(offset: usize, len: usize, mut each: impl FnMut(usize, core::ops::Rang
 /// Host-side pages for tests.
 #[cfg(test)]
 pub mod testing {
-    use super::*;
-    use std::alloc::{Layout, alloc_zeroed};
-
-    /// A zeroed page that lives until the test process ends.
-    pub fn leaked_page() -> GuestPage {
-        let layout =
-            Layout::from_size_align(PAGE_SIZE, PAGE_SIZE).expect("a page is a valid layout");
-        // SAFETY: the layout has a non-zero size.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("out of memory");
-        // SAFETY: the page was just allocated with the right size and alignment and is never freed.
-        unsafe { GuestPage::new(base) }
-    }
+    #[cfg(feature = "loom")]
+    pub use super::modelled::leaked_page;
+    #[cfg(not(feature = "loom"))]
+    pub use super::raw::leaked_page;
 }
 
 #[cfg(test)]

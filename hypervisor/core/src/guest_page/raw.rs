@@ -1,0 +1,66 @@
+//! The page as it is in memory.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+use crate::address::PAGE_SIZE;
+
+/// A 4 KiB page shared with a guest.
+///
+/// All accessors are atomic of their width, so a guest that writes at the same time can change the value read but
+/// never cause undefined behaviour. Offsets out of the page or not aligned to the width panic: callers pass offsets
+/// that the hypervisor chose or has already checked.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestPage(NonNull<AtomicU64>);
+
+// SAFETY: a GuestPage gives nothing but atomic access to memory that `GuestPage::new` was promised stays valid.
+unsafe impl Send for GuestPage {}
+// SAFETY: as for Send.
+unsafe impl Sync for GuestPage {}
+
+macro_rules! accessor {
+    ($name:ident, $atomic:ty, $doc:literal) => {
+        #[doc = $doc]
+        pub fn $name(&self, offset: usize) -> &$atomic {
+            assert!(
+                offset.is_multiple_of(size_of::<$atomic>())
+                    && offset + size_of::<$atomic>() <= PAGE_SIZE
+            );
+            // SAFETY: the offset is aligned and inside the page, which `new` was promised is valid for atomic access.
+            unsafe { self.0.cast::<u8>().add(offset).cast::<$atomic>().as_ref() }
+        }
+    };
+}
+
+impl GuestPage {
+    /// Makes the view of the page at `base`.
+    ///
+    /// # Safety
+    /// `base` points to 4 KiB, 4 KiB-aligned, that stay mapped and are not freed for as long as this value or a copy
+    /// of it is used, and that no Rust reference other than to atomics covers.
+    pub const unsafe fn new(base: NonNull<u8>) -> Self {
+        Self(base.cast())
+    }
+
+    /// Address of the page in the hypervisor's own address space, for identity comparison and translation only.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.0.cast().as_ptr()
+    }
+
+    accessor!(u8, AtomicU8, "The byte at `offset`.");
+    accessor!(u16, AtomicU16, "The 16-bit word at `offset`.");
+    accessor!(u32, AtomicU32, "The 32-bit word at `offset`.");
+    accessor!(u64, AtomicU64, "The 64-bit word at `offset`.");
+}
+
+/// A zeroed page that lives until the test process ends.
+#[cfg(test)]
+pub fn leaked_page() -> GuestPage {
+    use std::alloc::{Layout, alloc_zeroed};
+
+    let layout = Layout::from_size_align(PAGE_SIZE, PAGE_SIZE).expect("a page is a valid layout");
+    // SAFETY: the layout has a non-zero size.
+    let base = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("out of memory");
+    // SAFETY: the page was just allocated with the right size and alignment and is never freed.
+    unsafe { GuestPage::new(base) }
+}
