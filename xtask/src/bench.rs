@@ -5,8 +5,10 @@ mod boot;
 mod domain;
 mod guest;
 mod image;
+mod kept;
 mod memory;
 mod report;
+mod shell;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
