@@ -5,8 +5,10 @@ mod boot;
 mod domain;
 mod guest;
 mod image;
+mod kept;
 mod memory;
 mod report;
+mod shell;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Measure path lengths, boot, image size and memory; writes target/bench/report.md and report.json
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
+    /// Take only measurements whose name contains this
+    pub filter: Option<String>,
     /// The machine to measure on: a tick is an instruction on bochs, a nanosecond of counted instructions on tcg
     #[arg(long, value_enum, default_value = "bochs")]
     pub machine: Choice,
@@ -42,7 +46,7 @@ pub struct BenchArgs {
 /// A measurement: its name for the user, and what takes it.
 type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
 
-const MEASUREMENTS: &[Measurement] = &[
+const MEASUREMENTS: [Measurement; 6] = [
     ("size of the image", image::measure),
     ("path lengths, on one CPU", guest::measure_paths),
     (
@@ -69,10 +73,18 @@ pub fn bench(args: &BenchArgs) -> Result<PathBuf, Box<dyn Error + Send + Sync>> 
         folder: build::target_folder().join("bench"),
     };
     let mut report = Report::default();
-    for (what, measure) in MEASUREMENTS {
+    let filter = args.filter.as_deref().unwrap_or_default();
+    for (what, measure) in MEASUREMENTS
+        .iter()
+        .filter(|(what, _)| what.contains(filter))
+    {
         let step = Step::start(format!("{what} ({kind})"));
         report.rows.extend(measure(&bench)?);
         step.done();
+    }
+    if report.rows.is_empty() {
+        let names = MEASUREMENTS.map(|(what, _)| what).join("; ");
+        return Err(format!("no measurement is named {filter:?}; there are: {names}").into());
     }
     print!("{}", report.table());
     Ok(report.write(&bench.folder)?)

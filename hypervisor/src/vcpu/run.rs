@@ -28,8 +28,9 @@ pub fn serve<H: Vcpu>() -> ! {
     // It stays loaded while the CPU idles, until another takes its place or another CPU asks for it.
     let mut loaded: Option<Box<Running<H>>> = None;
     loop {
-        cpu.attention().begin_round();
         let timers = schedule::fire_timers();
+        // Behind the timers: whom they wake, the scheduler knows of when it is asked below.
+        cpu.attention().begin_round();
         if loaded
             .as_ref()
             .is_some_and(|vcpu| vcpu.shared().seat.is_wanted())

@@ -1,12 +1,11 @@
-//! dom0's boot against the same kernel's on the bare machine, and what left guest mode meanwhile.
+//! dom0's boot and its work against the same kernel's on the bare machine, and what left guest mode meanwhile.
 
-use std::path::PathBuf;
+use anyhow::{Context, Result};
 
-use anyhow::{Context, Result, bail};
-
-use super::{Bench, HYPERVISOR_OPTIONS, LIMIT, Row, module, number_before};
+use super::shell::Shell;
+use super::{Bench, HYPERVISOR_OPTIONS, Row, module, number_before};
 use crate::iso::Boot;
-use crate::machine::{Kind, Machine, Outcome};
+use crate::machine::{Kind, Machine};
 use crate::provision::{self, Dom0, Suite};
 
 /// Memory of the machine, and of dom0 or the bare kernel, in MiB.
@@ -14,9 +13,10 @@ const MEMORY: u32 = 1024;
 const KERNELS_MEMORY: u32 = 512;
 /// Nothing of the boot goes to the console: the serial line's speed would be what is measured.
 pub(super) const QUIET: &str = "quiet loglevel=0";
-const PROMPT: &str = "dom0# ";
 /// The kernel's last words before user space, with its clock before them.
 const LAST_STEP: &str = "Run /init as init process";
+/// Computes in user space, for seconds of any machine's clock.
+const WORK: &str = "awk 'BEGIN { for (i = 0; i < 300000; i++) x += i }'";
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let Dom0 { kernel, initrd } = provision::dom0(Suite::default())?;
@@ -28,7 +28,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
         ),
         initrd: initrd.clone(),
     };
-    let bare = run(bench, "bench-boot-bare", bare)?;
+    let (bare, baseline_work) = run(bench, "bench-boot-bare", bare)?;
     let dom0 = Boot::Hypervisor {
         image: bench.hypervisor.clone(),
         arguments: format!("{HYPERVISOR_OPTIONS} dom0_mem={KERNELS_MEMORY}M dom0_max_vcpus=1"),
@@ -37,10 +37,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
             module(&initrd, ""),
         ],
     };
-    let dom0 = run(bench, "bench-boot-dom0", dom0)?;
-    let (own, baseline) = (microseconds(&dom0)?, microseconds(&bare)?);
+    let (dom0, work) = run(bench, "bench-boot-dom0", dom0)?;
+    let (own, baseline) = (time_of_user_space(&dom0)?, time_of_user_space(&bare)?);
     let start = number_before(&dom0, "dom0 starts", " ticks")
         .context("the hypervisor does not say when dom0 starts")?;
+    let against_bare = |name, own, baseline| Row {
+        baseline: Some(baseline),
+        ..bench.row(name, "µs of the machine", own, own)
+    };
     let mut rows = vec![
         bench.row(
             "hypervisor's entry to dom0's first instruction",
@@ -48,15 +52,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
             start,
             start,
         ),
-        Row {
-            baseline: Some(baseline),
-            ..bench.row(
-                "kernel's clock at its start of user space",
-                "µs of the machine",
-                own,
-                own,
-            )
-        },
+        against_bare("kernel's clock at its start of user space", own, baseline),
+        against_bare("computing in user space", work, baseline_work),
     ];
     rows.extend(exits(bench, &dom0)?);
     Ok(rows)
@@ -70,31 +67,17 @@ fn clock_option(bench: &Bench) -> String {
     }
 }
 
-/// Boots to the shell, has the kernel's log printed, and powers off; returns all that was printed.
-fn run(bench: &Bench, name: &str, boot: Boot) -> Result<String> {
-    let bare = matches!(boot, Boot::Linux { .. });
-    let iso: PathBuf = bench.iso(name, boot)?;
-    let mut machine = bench.machine(1, MEMORY);
-    machine.bare = bare;
-    let mut running = machine.start(name, &iso)?;
-    running.console().expect(PROMPT, LIMIT)?;
-    running
-        .console()
-        .send_line(&format!("dmesg | grep '{LAST_STEP}'"))?;
-    // The command's echo has the words too, but not the clock's bracket.
-    running.console().expect(&format!("] {LAST_STEP}"), LIMIT)?;
-    running.console().expect(PROMPT, LIMIT)?;
-    running.console().send_line("poweroff")?;
-    let outcome = running.wait_exit(LIMIT);
-    if outcome != Outcome::PowerOff {
-        bail!("{name}: {outcome}; see {}", running.log().display());
-    }
-    std::fs::remove_file(&iso)?;
-    Ok(running.console().text())
+/// Boots to the shell, has the kernel's log printed, works, and powers off; returns all that was printed and how long the work
+/// took.
+fn run(bench: &Bench, name: &str, boot: Boot) -> Result<(String, u64)> {
+    let mut shell = Shell::start(bench, name, boot, MEMORY)?;
+    shell.command(&format!("dmesg | grep '{LAST_STEP}'"))?;
+    let (work, _) = shell.timed(WORK)?;
+    Ok((shell.finish()?, work))
 }
 
-/// Time in the kernel's log of its step to user space.
-fn microseconds(text: &str) -> Result<u64> {
+/// Microseconds in a kernel's log at its step to user space.
+pub(super) fn time_of_user_space(text: &str) -> Result<u64> {
     text.lines()
         .filter_map(|line| line.split_once(&format!("] {LAST_STEP}")))
         .filter_map(|(clock, _)| clock.rsplit('[').next())
@@ -117,7 +100,7 @@ fn exits(bench: &Bench, text: &str) -> Result<Vec<Row>> {
         .filter_map(|(name, count)| Some((name, count.parse::<u64>().ok()?)))
         .map(|(name, count)| {
             bench.row(
-                format!("exits of dom0's vCPU, boot and power-off: {name}"),
+                format!("exits of dom0's vCPU, boot, work and power-off: {name}"),
                 "exits",
                 count,
                 count,
@@ -133,7 +116,7 @@ mod tests {
     #[test]
     fn the_kernels_clock_is_read_past_the_commands_echo() {
         let text = "dom0# dmesg | grep 'Run /init as init process'\n[    7.012345] Run /init as init process\n";
-        assert_eq!(microseconds(text).ok(), Some(7_012_345));
-        assert!(microseconds("nothing").is_err());
+        assert_eq!(time_of_user_space(text).ok(), Some(7_012_345));
+        assert!(time_of_user_space("nothing").is_err());
     }
 }

@@ -1,93 +1,157 @@
-//! Domains made and ended by dom0's tools: how long dom0's shell waits, and the guest's own boot against the bare machine's.
+//! Domains made and ended by dom0's tools: how long dom0's shell waits, where that goes, how long a guest's own boot takes, and
+//! what memory the hypervisor needs for a domain.
 
-use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
 
-use super::{Bench, HYPERVISOR_OPTIONS, LIMIT, Row, boot, module};
+use anyhow::{Context, Result};
+
+use super::kept::Kept;
+use super::shell::Shell;
+use super::{Bench, HYPERVISOR_OPTIONS, Row, boot, module};
+use crate::build;
 use crate::iso::Boot;
-use crate::machine::{Outcome, Running};
+use crate::provision::newc::Newc;
 use crate::provision::{self, Dom0, Suite};
 
 /// Memory of the machine and of dom0, in MiB.
 const MEMORY: u32 = 1536;
 const DOM0_MEMORY: u32 = 512;
-/// Memory of the guests that are made, in MiB: the first one's boot is measured too.
-const GUESTS: [u32; 3] = [256, 128, 768];
-const PROMPT: &str = "dom0# ";
-const CONFIG: &str = "/etc/oxen/demo.cfg";
+/// Where the small guest lies in dom0: one that needs no unpacking.
+const SMALL: &str = "/boot/guest/small";
 const LOG: &str = "/var/log/xen/console/guest-demo.log";
-/// Before the two clock readings, in hundredths of a second, of what was timed.
-const TOOK: &str = "took:";
+/// Before the seconds that a command spent in user space and in its kernel.
+const SPENT: &str = "spent:";
 
-pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let name = "bench-domain";
-    let dom0 = provision::with_tools(provision::dom0(Suite::default())?)?;
-    let iso = bench.iso(name, hypervisor_with(bench, &dom0))?;
-    let mut running = bench.machine(1, MEMORY).start(name, &iso)?;
-    running.console().expect(PROMPT, LIMIT)?;
-    let clock = "now() { sed 's/ .*//; s/[.]//' /proc/uptime; }";
-    command(&mut running, clock)?;
-    let mut rows = Vec::new();
-    let mut row = |name: String, (from, to): (u64, u64)| {
-        let waited = (to - from) * 10_000;
-        rows.push(bench.row(name, "µs of the machine", waited, waited));
-    };
-    for (nth, memory) in GUESTS.into_iter().enumerate() {
-        let create = format!("ox create -p {CONFIG} memory={memory}");
-        row(
-            format!("ox create -p, {memory} MiB"),
-            timed(&mut running, &create)?,
-        );
-        if nth == 0 {
-            let wait =
-                format!("ox unpause demo; until grep -q userspace {LOG}; do usleep 10000; done");
-            let booted = timed(&mut running, &wait)?;
-            row(format!("ox unpause to userspace, {memory} MiB"), booted);
-        }
-        row(
-            format!("ox destroy, {memory} MiB"),
-            timed(&mut running, "ox destroy demo")?,
-        );
-    }
-    running.console().send_line("poweroff")?;
-    let outcome = running.wait_exit(LIMIT);
-    if outcome != Outcome::PowerOff {
-        bail!("{name}: {outcome}; see {}", running.log().display());
-    }
-    std::fs::remove_file(&iso)?;
-    Ok(rows)
+/// A guest that is made and ended.
+struct Guest {
+    /// For the reader of the report.
+    name: &'static str,
+    /// What its configuration has besides name and type.
+    settings: &'static str,
+    /// It says when it has booted.
+    boots: bool,
 }
 
-fn hypervisor_with(bench: &Bench, dom0: &Dom0) -> Boot {
-    Boot::Hypervisor {
+/// The first one is no figure for memory: with it dom0's own map grows for the first time.
+const GUESTS: [Guest; 4] = [
+    Guest {
+        name: "Linux, 256 MiB",
+        settings: "kernel='/boot/guest/vmlinuz' ramdisk='/boot/guest/initrd' extra='console=hvc0' memory=256 vcpus=1",
+        boots: true,
+    },
+    Guest {
+        name: "no Linux, 128 MiB",
+        settings: "kernel='/boot/guest/small' memory=128 vcpus=1",
+        boots: false,
+    },
+    Guest {
+        name: "no Linux, 768 MiB",
+        settings: "kernel='/boot/guest/small' memory=768 vcpus=1",
+        boots: false,
+    },
+    Guest {
+        name: "no Linux, 128 MiB, 4 vCPUs",
+        settings: "kernel='/boot/guest/small' memory=128 vcpus=4",
+        boots: false,
+    },
+];
+
+pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
+    let dom0 = provision::with_tools(provision::dom0(Suite::default())?)?;
+    let initrd = with_small_guest(bench, &dom0)?;
+    let boot = Boot::Hypervisor {
         image: bench.hypervisor.clone(),
         arguments: format!("{HYPERVISOR_OPTIONS} dom0_mem={DOM0_MEMORY}M dom0_max_vcpus=1"),
         modules: vec![
             module(&dom0.kernel, &format!("console=hvc0 {}", boot::QUIET)),
-            module(&dom0.initrd, ""),
+            module(&initrd, ""),
         ],
+    };
+    let mut shell = Shell::start(bench, "bench-domain", boot, MEMORY)?;
+    std::fs::remove_file(&initrd)?;
+    let mut rows = Vec::new();
+    for guest in &GUESTS {
+        rows.extend(one(bench, &mut shell, guest)?);
     }
+    shell.finish()?;
+    Ok(rows)
 }
 
-fn command(running: &mut Running, command: &str) -> Result<String> {
-    running.console().send_line(command)?;
-    // The echo of what was typed comes first.
-    Ok(running.console().expect(PROMPT, LIMIT)?)
+fn one(bench: &Bench, shell: &mut Shell, guest: &Guest) -> Result<Vec<Row>> {
+    let Guest { name, settings, .. } = guest;
+    let mut rows = Vec::new();
+    let mut row = |what: &str, unit, value| {
+        rows.push(bench.row(format!("{what}: {name}"), unit, value, value));
+    };
+    const TIME: &str = "µs of the machine";
+    shell.command(&format!(
+        "printf '%s\\n' \"name='demo' type='pvh'\" \"{settings}\" | tr ' ' '\\n' > /tmp/demo.cfg"
+    ))?;
+    let before = Kept::now(shell)?;
+    let create = format!("time -f '{SPENT} %U %S' ox create -p /tmp/demo.cfg");
+    let (took, text) = shell.timed(&create)?;
+    let (user, kernel) =
+        spent(&text).with_context(|| format!("no times of `ox create`: {text}"))?;
+    row("ox create -p", TIME, took);
+    row("ox create -p, in its own code", TIME, user);
+    row(
+        "ox create -p, in dom0's kernel and the hypervisor",
+        TIME,
+        kernel,
+    );
+    let after = Kept::now(shell)?;
+    row(
+        "hypervisor's memory for a domain, without the tables of maps",
+        "bytes",
+        after.since(&before),
+    );
+    row(
+        "tables of a domain's map",
+        "bytes",
+        after.tables_since(&before),
+    );
+    if guest.boots {
+        let wait = format!("ox unpause demo; until grep -q userspace {LOG}; do usleep 20000; done");
+        let (took, _) = shell.timed(&wait)?;
+        row("ox unpause to the guest's user space", TIME, took);
+        let log = shell.command(&format!("grep -a 'Run /init' {LOG}"))?;
+        row(
+            "guest kernel's clock at its start of user space",
+            TIME,
+            boot::time_of_user_space(&log)?,
+        );
+    }
+    let (took, _) = shell.timed("ox destroy demo")?;
+    row("ox destroy", TIME, took);
+    Ok(rows)
 }
 
-/// dom0's clock before and after a command that must succeed.
-fn timed(running: &mut Running, what: &str) -> Result<(u64, u64)> {
-    let line = format!("a=$(now); {{ {what}; }} >/dev/null && echo {TOOK} $a $(now)");
-    let text = command(running, &line)?;
-    readings(&text).with_context(|| format!("dom0: `{what}` failed: {text}"))
+/// dom0's image with the small guest.
+fn with_small_guest(bench: &Bench, dom0: &Dom0) -> Result<PathBuf> {
+    let mut archive = Newc::new();
+    let guest = std::fs::read(build::guest("oxen-spin-guest")?)?;
+    archive.file(SMALL.trim_start_matches('/'), guest, false);
+    let mut image = std::fs::read(&dom0.initrd)?;
+    archive.write_to(&mut image)?;
+    let path = bench.folder.join("bench-domain.initrd");
+    std::fs::create_dir_all(&bench.folder)?;
+    std::fs::write(&path, image)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(path)
 }
 
-fn readings(text: &str) -> Option<(u64, u64)> {
-    let (from, to) = text
+/// Microseconds in user space and in the kernel, from seconds with two digits behind the point.
+fn spent(text: &str) -> Option<(u64, u64)> {
+    let (user, kernel) = text
         .lines()
-        .find_map(|line| line.trim().strip_prefix(TOOK))?
+        .find_map(|line| line.trim().strip_prefix(SPENT))?
         .trim()
         .split_once(' ')?;
-    Some((from.parse().ok()?, to.parse().ok()?))
+    let micros = |seconds: &str| -> Option<u64> {
+        let (whole, hundredths) = seconds.split_once('.')?;
+        Some(whole.parse::<u64>().ok()? * 1_000_000 + hundredths.parse::<u64>().ok()? * 10_000)
+    };
+    Some((micros(user)?, micros(kernel)?))
 }
 
 #[cfg(test)]
@@ -95,9 +159,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readings_are_not_taken_from_the_commands_echo() {
-        let text = "a=$(now); { true; } && echo took: $a $(now)\r\ntook: 1234 1240\r\ndom0# ";
-        assert_eq!(readings(text), Some((1234, 1240)));
-        assert_eq!(readings("sh: ox: not found"), None);
+    fn times_spent_are_not_taken_from_the_commands_echo() {
+        let text = "time -f 'spent: %U %S' ox\r\nspent: 4.53 0.42\r\n";
+        assert_eq!(spent(text), Some((4_530_000, 420_000)));
+        assert_eq!(spent("time -f 'spent: %U %S' ox\r\n"), None);
     }
 }

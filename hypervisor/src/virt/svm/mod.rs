@@ -2,6 +2,7 @@
 //! used where CPUID shows them and done without where not.
 
 mod asid;
+mod emulation;
 mod entry;
 mod exit;
 mod msr;
@@ -32,6 +33,8 @@ struct Features {
     clean_bits: bool,
     flush_by_asid: bool,
     pause_filter: bool,
+    /// The CPU is QEMU's emulation.
+    qemu: bool,
     asids: u32,
 }
 
@@ -81,6 +84,7 @@ impl Backend for Svm {
                 clean_bits: leaf.edx & 1 << 5 != 0,
                 flush_by_asid: leaf.edx & 1 << 6 != 0,
                 pause_filter: leaf.edx & 1 << 10 != 0,
+                qemu: emulation::is_qemu(),
                 asids: leaf.ebx,
             },
             msr_map,
@@ -112,6 +116,7 @@ impl Backend for Svm {
             clean_bits,
             flush_by_asid,
             pause_filter,
+            qemu,
             asids,
         } = self.features;
         write!(out, "nested paging, {asids} ASIDs")?;
@@ -120,6 +125,7 @@ impl Backend for Svm {
             (clean_bits, "clean bits"),
             (flush_by_asid, "flush by ASID"),
             (pause_filter, "pause filter"),
+            (qemu, "emulated by QEMU"),
         ] {
             if present {
                 write!(out, ", {name}")?;

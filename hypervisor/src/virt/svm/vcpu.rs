@@ -7,7 +7,7 @@ use oxen_core::address::HostPhys;
 
 use super::asid::Asid;
 use super::vmcb::{PackedSegment, Vmcb, clean, event, intercept_1, intercept_2, virtual_interrupt};
-use super::{Features, Svm, entry, exit, host_area, missing};
+use super::{Features, Svm, emulation, entry, exit, host_area, missing};
 use crate::cpu::{self, msr};
 use crate::memory::HostPages;
 use crate::virt::registers::{Registers, Table};
@@ -243,6 +243,9 @@ impl Vcpu for SvmVcpu {
     fn enter(&mut self, gprs: &mut Gprs) -> Exit {
         loop {
             self.prepare_tlb();
+            if self.features.qemu {
+                emulation::exit_at_once(self.vmcb().control.event_injection);
+            }
             let clean = if self.features.clean_bits {
                 clean::ALL & !self.dirty
             } else {

@@ -193,6 +193,7 @@ pub mod clean {
 pub mod event {
     pub const VALID: u64 = 1 << 31;
     pub const ERROR_CODE_VALID: u64 = 1 << 11;
+    pub const KIND: u64 = 7 << 8;
     pub const EXTERNAL: u64 = 0 << 8;
     pub const NMI: u64 = 2 << 8;
     pub const EXCEPTION: u64 = 3 << 8;

@@ -6,6 +6,7 @@
 
 mod interrupts;
 mod measure;
+mod neighbour;
 mod operations;
 
 use measure::{measure, report};
@@ -24,5 +25,6 @@ fn guest_main() {
     apic::use_msrs();
     operations::apic_msrs();
     interrupts::own_by_msr();
+    neighbour::run();
     cpu::interrupts(false);
 }

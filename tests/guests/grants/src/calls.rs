@@ -1,7 +1,9 @@
 //! Hypercalls that this guest makes.
 
 use oxen_abi::grant::{Status, cmd, map, unmap};
-use oxen_abi::{domctl, memory, numbers, sched, sysctl};
+use oxen_abi::{domctl, memory, numbers, sched};
+use oxen_guest_runtime::bytes::{put, word};
+use oxen_guest_runtime::domain::{domctl, free_pages};
 use oxen_guest_runtime::hypercall;
 
 /// The caller itself, in arguments.
@@ -20,21 +22,6 @@ pub const fn status(status: Status) -> i16 {
 /// The 16-bit field at `at`.
 pub fn half(bytes: &[u8], at: usize) -> i16 {
     i16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-/// The 32-bit field at `at`.
-pub fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// The 64-bit field at `at`.
-pub fn long(bytes: &[u8], at: usize) -> u64 {
-    u64::from(word(bytes, at)) | u64::from(word(bytes, at + 4)) << 32
-}
-
-/// Sets a field.
-pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    bytes[at..at + value.len()].copy_from_slice(value);
 }
 
 /// `grant_table_op` on an array of byte structures.
@@ -87,31 +74,6 @@ pub fn unmap_grant(handle: u32, place: u64) -> i16 {
     half(&arguments[0], unmap::STATUS)
 }
 
-/// A `domctl` with its body; returns the result and the structure.
-pub fn domctl<const N: usize>(command: u32, domain: u16, body: [u8; N]) -> (i64, u16, [u8; N]) {
-    #[repr(C, align(8))]
-    struct Argument<const N: usize> {
-        command: u32,
-        version: u32,
-        domain: u16,
-        pad: [u16; 3],
-        body: [u8; N],
-    }
-    let mut argument = Argument {
-        command,
-        version: domctl::INTERFACE_VERSION,
-        domain,
-        pad: [0; 3],
-        body,
-    };
-    let pointer = &raw mut argument as u64;
-    // SAFETY: the argument is a local, as large as the command's structure.
-    let result = unsafe { hypercall::call(numbers::DOMCTL, pointer, 0, 0) };
-    // SAFETY: as above; the hypervisor may have written it.
-    let argument = unsafe { (&raw const argument).read_volatile() };
-    (result, argument.domain, argument.body)
-}
-
 /// Whether a domain is there; it may be dying.
 pub fn exists(domain: u16) -> bool {
     let body = [0; domctl::info::SIZE];
@@ -119,22 +81,7 @@ pub fn exists(domain: u16) -> bool {
     result == 0 && found == domain
 }
 
-/// Frames that the machine has free.
-fn free_pages() -> u64 {
-    #[repr(C, align(8))]
-    struct Argument([u32; 2], [u8; sysctl::physinfo::SIZE]);
-    let header = [sysctl::cmd::PHYSINFO, sysctl::INTERFACE_VERSION];
-    let mut argument = Argument(header, [0; sysctl::physinfo::SIZE]);
-    let pointer = &raw mut argument as u64;
-    // SAFETY: the argument is a local, as large as the command's structure.
-    let result = unsafe { hypercall::call(numbers::SYSCTL, pointer, 0, 0) };
-    assert!(result == 0, "physinfo: {result}");
-    // SAFETY: as above.
-    let argument = unsafe { (&raw const argument).read_volatile() };
-    long(&argument.1, sysctl::physinfo::FREE_PAGES)
-}
-
-/// The same once it is `expected`, or does not become that.
+/// Frames that the machine has free, once they are `expected` or do not become that.
 pub fn free_pages_at_rest(expected: u64) -> u64 {
     for _ in 0..1000 {
         if free_pages() == expected {

@@ -2,13 +2,13 @@
 
 use oxen_abi::Errno;
 use oxen_abi::grant::{Status, cmd, copy, entry};
+use oxen_guest_runtime::bytes::put;
+use oxen_guest_runtime::domain::DEFAULT;
 
-use crate::calls::{
-    SELF, error, exists, grant_table_op, half, map_grant, put, status, unmap_grant,
-};
+use crate::calls::{SELF, error, exists, grant_table_op, half, map_grant, status, unmap_grant};
 use crate::memory::{PAGE, hole, own, read, write};
 use crate::passed;
-use crate::peer::{DEFAULT, Peer};
+use crate::peer::Peer;
 use crate::table::{OWN, set_up_statuses, status_version_2, write_version_2};
 
 const OKAY: i16 = status(Status::Okay);

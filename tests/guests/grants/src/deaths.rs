@@ -1,11 +1,12 @@
 //! Domains that end while their pages are in use, or while they use others', in any order.
 
 use oxen_abi::grant::{Status, cmd, entry, map};
+use oxen_guest_runtime::domain::DEFAULT;
 
 use crate::calls::{exists, map_argument, map_grant, status, unmap_grant};
 use crate::memory::{PAGE, hole, own, read, write};
 use crate::passed;
-use crate::peer::{DEFAULT, Peer};
+use crate::peer::Peer;
 use crate::table::OWN;
 
 const OKAY: i16 = status(Status::Okay);

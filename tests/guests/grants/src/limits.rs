@@ -2,13 +2,13 @@
 
 use oxen_abi::Errno;
 use oxen_abi::grant::{HANDLES_PER_FRAME, Status, cmd, map};
+use oxen_guest_runtime::bytes::{long, put, word};
+use oxen_guest_runtime::domain::{self, Limits};
 
-use crate::calls::{
-    SELF, error, exists, grant_table_op, half, long, map_argument, put, status, word,
-};
+use crate::calls::{SELF, error, exists, grant_table_op, half, map_argument, status};
 use crate::memory::{PAGE, own};
 use crate::passed;
-use crate::peer::{Limits, Peer};
+use crate::peer::Peer;
 use crate::scatter;
 use crate::table::OWN;
 
@@ -53,7 +53,7 @@ pub fn run() {
         },
         Limits { version: 3, ..FEW },
     ] {
-        assert!(Peer::create(bad).0 == error(Errno::Inval));
+        assert!(domain::create(bad).0 == error(Errno::Inval));
     }
     let peer = Peer::new(0, FEW);
     assert!(size_of(peer.id) == (OKAY, 1, 4));

@@ -2,14 +2,16 @@
 
 use oxen_abi::Errno;
 use oxen_abi::grant::{Status, cmd, entry, map, unmap};
+use oxen_guest_runtime::bytes::word;
+use oxen_guest_runtime::domain::DEFAULT;
 
 use crate::calls::{
     SELF, error, exists, grant_table_op, half, map_argument, map_grant, remove_from_physmap,
-    status, unmap_argument, unmap_grant, word,
+    status, unmap_argument, unmap_grant,
 };
 use crate::memory::{PAGE, hole, is_write_refused, own, read, write};
 use crate::passed;
-use crate::peer::{DEFAULT, Peer};
+use crate::peer::Peer;
 use crate::table::OWN;
 
 const OKAY: i16 = status(Status::Okay);

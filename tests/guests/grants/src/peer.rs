@@ -2,12 +2,11 @@
 
 use core::arch::global_asm;
 
-use oxen_abi::domctl::{cmd, context, create};
 use oxen_abi::memory as abi;
-use oxen_abi::{Errno, numbers};
-use oxen_guest_runtime::hypercall;
+use oxen_abi::numbers;
+use oxen_guest_runtime::domain::{self, Limits};
 
-use crate::calls::{SELF, domctl, error, memory_op, put, remove_from_physmap, yield_now};
+use crate::calls::{memory_op, remove_from_physmap, yield_now};
 use crate::memory::{PAGE, read, window, write};
 use crate::table::Table;
 
@@ -56,21 +55,6 @@ const FIRST: u64 = 0x100;
 /// Pages of the window that one peer takes.
 const STRIDE: u64 = 32;
 
-/// Limits that it is made with.
-#[derive(Clone, Copy)]
-pub struct Limits {
-    pub frames: i32,
-    pub maptrack_frames: i32,
-    pub version: u32,
-}
-
-/// None but the hypervisor's own.
-pub const DEFAULT: Limits = Limits {
-    frames: -1,
-    maptrack_frames: -1,
-    version: 0,
-};
-
 /// The domain.
 pub struct Peer {
     /// Its number.
@@ -81,61 +65,21 @@ pub struct Peer {
 impl Peer {
     /// Makes it, with memory and a vCPU that runs. `slot`: its part of the window.
     pub fn new(slot: u64, limits: Limits) -> Self {
-        let (result, id) = Self::create(limits);
+        let (result, id) = domain::create(limits);
         assert!(result == 0, "createdomain: {result}");
         let peer = Self { id, slot };
-        let kib = PAGES * PAGE / 1024;
-        let (result, ..) = domctl(cmd::MAX_MEM, id, kib.to_le_bytes());
-        assert!(result == 0, "max_mem: {result}");
         let list: [u64; PAGES as usize] = core::array::from_fn(|index| FIRST + index as u64);
-        // xen_memory_reservation: list, count, order and flags, domain.
-        let mut reservation = [list.as_ptr() as u64, PAGES, 0, id.into()];
-        let made = hypercall::memory_op(abi::cmd::POPULATE_PHYSMAP, &mut reservation);
-        assert!(made == PAGES as i64, "populate_physmap: {made}");
+        domain::populate(id, &list);
         peer.open_window(&list);
         peer.start();
         peer
-    }
-
-    /// Only the call that makes it: the result, and its number.
-    pub fn create(limits: Limits) -> (i64, u16) {
-        let mut body = [0; 64];
-        let flags = create::FLAG_HVM | create::FLAG_HAP;
-        put(&mut body, create::FLAGS, &flags.to_le_bytes());
-        put(&mut body, create::MAX_VCPUS, &1u32.to_le_bytes());
-        put(
-            &mut body,
-            create::MAX_GRANT_FRAMES,
-            &limits.frames.to_le_bytes(),
-        );
-        let maptrack = limits.maptrack_frames.to_le_bytes();
-        put(&mut body, create::MAX_MAPTRACK_FRAMES, &maptrack);
-        put(
-            &mut body,
-            create::GRANT_OPTIONS,
-            &limits.version.to_le_bytes(),
-        );
-        let emulation = create::EMULATE_LOCAL_APIC.to_le_bytes();
-        put(&mut body, create::EMULATION, &emulation);
-        let (result, id, _) = domctl(cmd::CREATE, 0, body);
-        (result, id)
     }
 
     /// Its memory by foreign mapping, and its grant table by `XENMEM_acquire_resource` behind that.
     fn open_window(&self, list: &[u64; PAGES as usize]) {
         let places: [u64; PAGES as usize] =
             core::array::from_fn(|index| self.window(index as u64) / PAGE);
-        let errors = [1i32; PAGES as usize];
-        let mut batch = [
-            u64::from(SELF)
-                | u64::from(abi::space::GMFN_FOREIGN) << 16
-                | PAGES << 32
-                | u64::from(self.id) << 48,
-            list.as_ptr() as u64,
-            places.as_ptr() as u64,
-            errors.as_ptr() as u64,
-        ];
-        memory_op(abi::cmd::ADD_TO_PHYSMAP_BATCH, &mut batch);
+        domain::map_foreign(self.id, list, &places);
         let place = self.window(PAGES) / PAGE;
         let mut resource = [
             u64::from(self.id) | u64::from(abi::resource::GRANT_TABLE) << 16,
@@ -147,7 +91,6 @@ impl Peer {
     }
 
     fn start(&self) {
-        const RECORDS: usize = 3 * context::DESCRIPTOR + context::HEADER_SIZE + context::CPU_SIZE;
         let (from, to) = (&raw const peer_code, &raw const peer_code_end);
         // SAFETY: the code's own bounds, and a page of the other domain's that is mapped and that nobody else uses yet.
         unsafe {
@@ -155,50 +98,7 @@ impl Peer {
             let page = core::ptr::with_exposed_provenance_mut::<u8>(self.window(0) as usize);
             page.copy_from_nonoverlapping(from, length);
         }
-        let mut bytes = [0; RECORDS];
-        let mut at = 0;
-        let mut record = |kind: u16, length: usize| {
-            put(&mut bytes, at, &kind.to_le_bytes());
-            put(&mut bytes, at + 4, &(length as u32).to_le_bytes());
-            at += context::DESCRIPTOR + length;
-            at - length
-        };
-        let header = record(context::HEADER, context::HEADER_SIZE);
-        let cpu = record(context::CPU, context::CPU_SIZE);
-        record(context::END, 0);
-        put(&mut bytes, header, &context::MAGIC.to_le_bytes());
-        // Flat segments, the task segment last but one.
-        for segment in 0..8 {
-            let (limit, rights) = match segment {
-                0 => (u32::MAX, 0xC9Bu32),
-                6 => (0x67, 0x8B),
-                _ => (u32::MAX, 0xC93),
-            };
-            put(
-                &mut bytes,
-                cpu + context::LIMITS + 4 * segment,
-                &limit.to_le_bytes(),
-            );
-            put(
-                &mut bytes,
-                cpu + context::RIGHTS + 4 * segment,
-                &rights.to_le_bytes(),
-            );
-        }
-        const EBP: usize = 4;
-        for (field, value) in [
-            (context::RIP, self.page(0)),
-            (context::GENERAL + 8 * EBP, self.page(1)),
-            (context::CR0, 1),
-        ] {
-            put(&mut bytes, cpu + field, &value.to_le_bytes());
-        }
-        let mut body = [0; 16];
-        put(&mut body, 0, &(RECORDS as u32).to_le_bytes());
-        put(&mut body, 8, &(bytes.as_ptr() as u64).to_le_bytes());
-        let (set, ..) = domctl(cmd::SET_HVM_CONTEXT, self.id, body);
-        let (unpaused, ..) = domctl(cmd::UNPAUSE, self.id, []);
-        assert!((set, unpaused) == (0, 0), "start: {set}, {unpaused}");
+        domain::start(self.id, self.page(0), &[(domain::EBP, self.page(1))]);
     }
 
     /// Where this domain sees its n-th page.
@@ -278,12 +178,6 @@ impl Peer {
 
     /// Ends it; it lingers while others use its pages.
     pub fn destroy(&self) {
-        let result = loop {
-            let (result, ..) = domctl(cmd::DESTROY, self.id, []);
-            if result != error(Errno::Restart) && result != error(Errno::Again) {
-                break result;
-            }
-        };
-        assert!(result == 0, "destroydomain: {result}");
+        domain::destroy(self.id);
     }
 }

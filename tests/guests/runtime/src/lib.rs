@@ -5,9 +5,11 @@ use core::arch::global_asm;
 use core::panic::PanicInfo;
 
 pub mod apic;
+pub mod bytes;
 pub mod command_line;
 pub mod console;
 pub mod cpu;
+pub mod domain;
 pub mod events;
 pub mod hypercall;
 pub mod ring;

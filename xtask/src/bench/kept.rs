@@ -1,0 +1,96 @@
+//! Memory that the hypervisor keeps while domains are there, by its debug keys.
+
+use anyhow::{Context, Result};
+
+use super::shell::Shell;
+
+/// What the hypervisor says of memory at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Free frames of the machine, in bytes.
+    free: u64,
+    /// Bytes in use of the part of the image that small blocks come from.
+    small: u64,
+    /// Memory of all domains, in bytes.
+    domains: u64,
+    /// Tables of all domains' guest-physical maps, in bytes.
+    tables: u64,
+}
+
+impl Kept {
+    pub fn now(shell: &mut Shell) -> Result<Self> {
+        let text = shell.debug_keys("dm", " bytes used, ")?;
+        Self::parse(&text)
+            .with_context(|| format!("the hypervisor does not tell of memory: {text}"))
+    }
+
+    /// Bytes more than at an earlier moment that are neither free nor a domain's memory nor a table of a map: control blocks,
+    /// pages for local APICs, grant tables, and all smaller things.
+    pub fn since(&self, before: &Self) -> u64 {
+        let kept = |at: &Self| {
+            i128::from(at.small)
+                - [at.free, at.domains, at.tables]
+                    .map(i128::from)
+                    .iter()
+                    .sum::<i128>()
+        };
+        u64::try_from(kept(self) - kept(before)).unwrap_or(0)
+    }
+
+    /// Bytes of tables more than at an earlier moment.
+    pub fn tables_since(&self, before: &Self) -> u64 {
+        self.tables.saturating_sub(before.tables)
+    }
+
+    /// `domain N: N KiB, N table pages` for each, and `N of N KiB free; small heap: N bytes used, N free`.
+    fn parse(text: &str) -> Option<Self> {
+        let number = |line: &str, behind: &str| -> Option<u64> {
+            let (before, _) = line.split_once(behind)?;
+            before.rsplit(' ').next()?.parse().ok()
+        };
+        let memory = text.lines().find(|line| line.contains("small heap:"))?;
+        let mut domains = 0;
+        let mut tables = 0;
+        for line in text.lines().filter(|line| line.contains(" table pages")) {
+            domains += number(line, " KiB,")? << 10;
+            tables += number(line, " table pages")? << 12;
+        }
+        (domains > 0).then_some(())?;
+        Some(Self {
+            free: number(memory, " of ")? << 10,
+            small: number(memory, " bytes used")?,
+            domains,
+            tables,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "(oxen) domain 0: 1000 KiB, 16 table pages\n\
+        (oxen) vcpu 0 on cpu 0: up, Running, timer None, upcall false\n\
+        (oxen) 5000 of 9000 KiB free; small heap: 300 bytes used, 700 free\n";
+
+    #[test]
+    fn a_domains_cost_is_neither_its_memory_nor_its_tables() {
+        let before = Kept::parse(BEFORE).expect("both lines are there");
+        let after = Kept {
+            free: before.free - (100 << 10) - (3 << 12) - 8192,
+            small: before.small + 50,
+            domains: before.domains + (100 << 10),
+            tables: before.tables + (3 << 12),
+        };
+        assert_eq!(after.since(&before), 8192 + 50);
+        assert_eq!(after.tables_since(&before), 3 << 12);
+    }
+
+    #[test]
+    fn a_text_without_domains_is_no_answer() {
+        assert_eq!(
+            Kept::parse("1 of 2 KiB free; small heap: 3 bytes used, 4 free\n"),
+            None
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! dom0's shell on a measured machine, or the same shell on the same kernel bare.
+
+use anyhow::{Context, Result, bail};
+
+use super::{Bench, LIMIT};
+use crate::iso::Boot;
+use crate::machine::{Outcome, Running};
+
+const PROMPT: &str = "dom0# ";
+/// Before the two clock readings, in nanoseconds, of what was timed.
+const TOOK: &str = "took:";
+/// Sets NOW by the kernel's clock, without starting a process.
+const CLOCK: &str =
+    "now() { while read -r w x NOW y; do [ $w = now ] && return; done </proc/timer_list; }";
+/// Three times Ctrl-A: keys go to the hypervisor, or to dom0 again.
+const SWITCH: &[u8] = b"\x01\x01\x01";
+
+pub(super) struct Shell {
+    running: Running,
+    name: String,
+    iso: std::path::PathBuf,
+}
+
+impl Shell {
+    /// Boots a machine with one CPU until its shell asks for commands.
+    pub fn start(bench: &Bench, name: &str, boot: Boot, memory: u32) -> Result<Self> {
+        let bare = matches!(boot, Boot::Linux { .. });
+        let iso = bench.iso(name, boot)?;
+        let mut machine = bench.machine(1, memory);
+        machine.bare = bare;
+        let mut this = Self {
+            running: machine.start(name, &iso)?,
+            name: name.to_owned(),
+            iso,
+        };
+        this.running.console().expect(PROMPT, LIMIT)?;
+        this.command(CLOCK)?;
+        Ok(this)
+    }
+
+    /// Runs a command line; returns its echo and what it printed.
+    pub fn command(&mut self, line: &str) -> Result<String> {
+        self.running.console().send_line(line)?;
+        Ok(self.running.console().expect(PROMPT, LIMIT)?)
+    }
+
+    /// Microseconds of the kernel's clock that a command takes, which must succeed, and what it printed on its standard error.
+    pub fn timed(&mut self, what: &str) -> Result<(u64, String)> {
+        let line = format!("now; a=$NOW; {{ {what}; }} >/dev/null && now && echo {TOOK} $a $NOW");
+        let text = self.command(&line)?;
+        let (from, to) =
+            readings(&text).with_context(|| format!("dom0: `{what}` failed: {text}"))?;
+        Ok(((to - from) / 1000, text))
+    }
+
+    /// Presses debug keys of the hypervisor; returns what it printed until `end`, with it.
+    pub fn debug_keys(&mut self, keys: &str, end: &str) -> Result<String> {
+        self.running.console().send(SWITCH)?;
+        self.running.console().send(keys.as_bytes())?;
+        let text = self.running.console().expect(end, LIMIT)?;
+        self.running.console().send(SWITCH)?;
+        // The shell has seen none of it.
+        self.command("")?;
+        Ok(text)
+    }
+
+    /// Powers the machine off; returns all that was printed.
+    pub fn finish(mut self) -> Result<String> {
+        self.running.console().send_line("poweroff")?;
+        let outcome = self.running.wait_exit(LIMIT);
+        if outcome != Outcome::PowerOff {
+            let log = self.running.log().display();
+            bail!("{}: {outcome}; see {log}", self.name);
+        }
+        std::fs::remove_file(&self.iso)?;
+        Ok(self.running.console().text())
+    }
+}
+
+fn readings(text: &str) -> Option<(u64, u64)> {
+    let (from, to) = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(TOOK))?
+        .trim()
+        .split_once(' ')?;
+    Some((from.parse().ok()?, to.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_are_not_taken_from_the_commands_echo() {
+        let text = "now; { true; } && now && echo took: $a $NOW\r\ntook: 1234 1240\r\ndom0# ";
+        assert_eq!(readings(text), Some((1234, 1240)));
+        assert_eq!(readings("sh: ox: not found"), None);
+    }
+}
