@@ -13,7 +13,9 @@ pub(super) struct Kept {
     small: u64,
     /// Memory of all domains, in bytes.
     domains: u64,
-    /// Tables of all domains' guest-physical maps, in bytes.
+    /// Tables of dom0's guest-physical map, in bytes: it grows when dom0's tools map others' pages.
+    dom0_tables: u64,
+    /// Tables of all other domains' maps, in bytes.
     tables: u64,
 }
 
@@ -29,7 +31,7 @@ impl Kept {
     pub fn since(&self, before: &Self) -> u64 {
         let kept = |at: &Self| {
             i128::from(at.small)
-                - [at.free, at.domains, at.tables]
+                - [at.free, at.domains, at.dom0_tables, at.tables]
                     .map(i128::from)
                     .iter()
                     .sum::<i128>()
@@ -37,7 +39,7 @@ impl Kept {
         u64::try_from(kept(self) - kept(before)).unwrap_or(0)
     }
 
-    /// Bytes of tables more than at an earlier moment.
+    /// Bytes of tables of domains other than dom0 more than at an earlier moment.
     pub fn tables_since(&self, before: &Self) -> u64 {
         self.tables.saturating_sub(before.tables)
     }
@@ -49,17 +51,22 @@ impl Kept {
             before.rsplit(' ').next()?.parse().ok()
         };
         let memory = text.lines().find(|line| line.contains("small heap:"))?;
-        let mut domains = 0;
-        let mut tables = 0;
+        let (mut domains, mut dom0_tables, mut tables) = (0, 0, 0);
         for line in text.lines().filter(|line| line.contains(" table pages")) {
             domains += number(line, " KiB,")? << 10;
-            tables += number(line, " table pages")? << 12;
+            let bytes = number(line, " table pages")? << 12;
+            if line.contains("domain 0:") {
+                dom0_tables += bytes;
+            } else {
+                tables += bytes;
+            }
         }
         (domains > 0).then_some(())?;
         Some(Self {
             free: number(memory, " of ")? << 10,
             small: number(memory, " bytes used")?,
             domains,
+            dom0_tables,
             tables,
         })
     }
@@ -76,11 +83,13 @@ mod tests {
     #[test]
     fn a_domains_cost_is_neither_its_memory_nor_its_tables() {
         let before = Kept::parse(BEFORE).expect("both lines are there");
+        assert_eq!((before.dom0_tables, before.tables), (16 << 12, 0));
         let after = Kept {
-            free: before.free - (100 << 10) - (3 << 12) - 8192,
+            free: before.free - (100 << 10) - (5 << 12) - 8192,
             small: before.small + 50,
             domains: before.domains + (100 << 10),
-            tables: before.tables + (3 << 12),
+            dom0_tables: before.dom0_tables + (2 << 12),
+            tables: 3 << 12,
         };
         assert_eq!(after.since(&before), 8192 + 50);
         assert_eq!(after.tables_since(&before), 3 << 12);
