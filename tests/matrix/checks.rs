@@ -66,11 +66,21 @@ fn holds_any(line: &str, marks: &[&str]) -> bool {
 
 /// Memory of the machine that nobody has, in MiB.
 pub fn free_memory(dom0: &mut Dom0) -> Result<u64, Failure> {
-    let text = dom0.run("ox info | grep free_memory")?;
-    let number = text.rsplit(' ').next().unwrap_or_default();
+    machine_number(dom0, "free_memory")
+}
+
+/// The same in pages.
+pub fn free_pages(dom0: &mut Dom0) -> Result<u64, Failure> {
+    machine_number(dom0, "free_pages")
+}
+
+/// A number that `ox info` tells.
+fn machine_number(dom0: &mut Dom0, name: &str) -> Result<u64, Failure> {
+    let text = dom0.run(&format!("ox info | grep {name}"))?;
+    let number = text.trim().rsplit(' ').next().unwrap_or_default();
     number
         .parse()
-        .map_err(|_| format!("ox info says {text:?} of free memory").into())
+        .map_err(|_| format!("ox info says {text:?} of {name}").into())
 }
 
 /// Seconds in which a guest comes up on any machine.
