@@ -98,13 +98,11 @@ impl Setup {
     /// # Errors
     /// When a file cannot be read or written.
     pub fn add_file(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))
-        };
+        let content =
+            std::fs::read(from).map_err(|error| format!("read {}: {error}", from.display()))?;
         let mut archive = Newc::new();
-        archive.file(path.trim_start_matches('/'), read(from)?, false);
-        let mut image = read(&self.initrd)?;
-        archive.write_to(&mut image)?;
+        archive.file(path.trim_start_matches('/'), content, false);
+        let image = archive.behind(&self.initrd)?;
         self.initrd = self.write_file("initrd", &image)?;
         let own = self.initrd.clone();
         self.own_initrd.get_or_insert_with(|| TemporaryFile(own));

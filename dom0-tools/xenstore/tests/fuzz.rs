@@ -128,45 +128,50 @@ fn judge(from: ConnectionId, request: &Message, out: &Outgoing) -> String {
     format!("{} {}", request.kind, out.len())
 }
 
-#[test]
-fn requests_of_a_guest() {
-    Target::new(env!("CARGO_MANIFEST_DIR"), "guest_requests")
+/// Gives `step` each request of a stream; an input's outcome is what the last step told that told something. `end` looks at
+/// the world behind them all.
+fn fuzz(
+    corpus: &str,
+    step: impl Fn(&mut World, &Message) -> Option<String>,
+    end: impl Fn(&mut World),
+) {
+    Target::new(env!("CARGO_MANIFEST_DIR"), corpus)
         .iterations(4_000)
         .words(WORDS)
         .run(|stream| {
             let mut world = World::new();
             let mut outcome = None;
             for request in messages(stream) {
-                let out = world.handle(GUEST, &request);
-                assert!(out.iter().all(|(to, _)| *to == GUEST));
-                outcome = Some(judge(GUEST, &request, &out));
+                outcome = step(&mut world, &request).or(outcome);
             }
-            let read = |path: &[u8]| Message::request(Kind::Read, 0, 0, path.to_vec());
-            let secret = world.handle(OTHER, &read(b"/local/domain/2/secret\0"));
-            assert_eq!(secret[0].1.payload, b"s");
+            end(&mut world);
             world.survives();
             outcome
         });
 }
 
+#[test]
+fn requests_of_a_guest() {
+    let step = |world: &mut World, request: &Message| {
+        let out = world.handle(GUEST, request);
+        assert!(out.iter().all(|(to, _)| *to == GUEST));
+        Some(judge(GUEST, request, &out))
+    };
+    fuzz("guest_requests", step, |world| {
+        let read = |path: &[u8]| Message::request(Kind::Read, 0, 0, path.to_vec());
+        let secret = world.handle(OTHER, &read(b"/local/domain/2/secret\0"));
+        assert_eq!(secret[0].1.payload, b"s");
+    });
+}
+
 /// Requests by dom0 and by two guests: the number that a client chooses for a request says whose it is.
 #[test]
 fn requests_of_all() {
-    Target::new(env!("CARGO_MANIFEST_DIR"), "requests")
-        .iterations(4_000)
-        .words(WORDS)
-        .run(|stream| {
-            let mut world = World::new();
-            let mut outcome = None;
-            for request in messages(stream) {
-                let from = [DOM0, GUEST, OTHER][request.request as usize % 3];
-                let out = world.handle(from, &request);
-                // A guest that dom0 has released has no connection.
-                if !out.is_empty() {
-                    outcome = Some(judge(from, &request, &out));
-                }
-            }
-            world.survives();
-            outcome
-        });
+    let step = |world: &mut World, request: &Message| {
+        let from = [DOM0, GUEST, OTHER][request.request as usize % 3];
+        let out = world.handle(from, request);
+        // A guest that dom0 has released has no connection.
+        (!out.is_empty()).then(|| judge(from, request, &out))
+    };
+    fuzz("requests", step, |_| ());
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::kept::Kept;
-use super::shell::Shell;
+use super::shell::{Shell, two_words};
 use super::{Bench, HYPERVISOR_OPTIONS, Row, boot, module};
 use crate::build;
 use crate::iso::Boot;
@@ -131,8 +131,7 @@ fn with_small_guest(bench: &Bench, dom0: &Dom0) -> Result<PathBuf> {
     let mut archive = Newc::new();
     let guest = std::fs::read(build::guest("oxen-spin-guest")?)?;
     archive.file(SMALL.trim_start_matches('/'), guest, false);
-    let mut image = std::fs::read(&dom0.initrd)?;
-    archive.write_to(&mut image)?;
+    let image = archive.behind(&dom0.initrd)?;
     let path = bench.folder.join("bench-domain.initrd");
     std::fs::create_dir_all(&bench.folder)?;
     std::fs::write(&path, image)
@@ -142,11 +141,7 @@ fn with_small_guest(bench: &Bench, dom0: &Dom0) -> Result<PathBuf> {
 
 /// Microseconds in user space and in the kernel, from seconds with two digits behind the point.
 fn spent(text: &str) -> Option<(u64, u64)> {
-    let (user, kernel) = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(SPENT))?
-        .trim()
-        .split_once(' ')?;
+    let (user, kernel) = two_words(text, SPENT)?;
     let micros = |seconds: &str| -> Option<u64> {
         let (whole, hundredths) = seconds.split_once('.')?;
         Some(whole.parse::<u64>().ok()? * 1_000_000 + hundredths.parse::<u64>().ok()? * 10_000)

@@ -78,12 +78,16 @@ impl Shell {
 }
 
 fn readings(text: &str) -> Option<(u64, u64)> {
-    let (from, to) = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(TOOK))?
-        .trim()
-        .split_once(' ')?;
+    let (from, to) = two_words(text, TOOK)?;
     Some((from.parse().ok()?, to.parse().ok()?))
+}
+
+/// The two words of the line that begins with `mark`.
+pub(super) fn two_words<'a>(text: &'a str, mark: &str) -> Option<(&'a str, &'a str)> {
+    text.lines()
+        .find_map(|line| line.trim().strip_prefix(mark))?
+        .trim()
+        .split_once(' ')
 }
 
 #[cfg(test)]

@@ -2,7 +2,11 @@
 //! of initramfs buffers describes it. The same entries give the same bytes, on every host.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::Context;
 
 /// What an entry is, apart from its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +69,17 @@ impl Newc {
         // Whole blocks, so that an archive appended to it starts where the kernel looks for one.
         let padding = position.next_multiple_of(BLOCK) - position;
         output.write_all(&vec![0; padding])
+    }
+
+    /// The image in the file `before`, with the archive behind it.
+    ///
+    /// # Errors
+    /// The file cannot be read; an entry of 4 GiB or more.
+    pub fn behind(&self, before: &Path) -> anyhow::Result<Vec<u8>> {
+        let mut image =
+            fs::read(before).with_context(|| format!("{} cannot be read", before.display()))?;
+        self.write_to(&mut image)?;
+        Ok(image)
     }
 
     fn insert(&mut self, path: &str, node: Node) -> &mut Self {

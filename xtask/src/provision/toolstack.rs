@@ -22,8 +22,7 @@ pub fn with_tools(dom0: Dom0) -> Result<Dom0> {
     }
     archive.file("boot/guest/vmlinuz", read(&dom0.kernel)?, false);
     archive.file("boot/guest/initrd", initrd::guest()?, false);
-    let mut image = read(&dom0.initrd)?;
-    archive.write_to(&mut image)?;
+    let image = archive.behind(&dom0.initrd)?;
     let folder = build::target_folder().join("dom0");
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     // Named by its content, so that no test finds it half written by another.

@@ -4,7 +4,8 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use oxen_abi::{event_channel, memory, numbers, sched};
-use oxen_guest_runtime::{cpu, domain, events, hypercall, line};
+use oxen_guest_runtime::hypercall::{self, SELF};
+use oxen_guest_runtime::{cpu, domain, events, line};
 
 use crate::measure::{RUNS, Samples, report};
 
@@ -55,7 +56,6 @@ const WORDS: u64 = 0x101;
 const SHARED: u64 = 0x102;
 /// Where this domain, whose RAM ends before, sees the first two.
 const WINDOW: u64 = 0x3000_0000;
-const SELF: u32 = 0x7FF0;
 
 /// Places of words.
 mod word {
@@ -97,7 +97,7 @@ fn make() -> u32 {
         (word::PORT, far),
         (word::POLL, (words + word::PORT) as u32),
         (word::POLL + 4, 1),
-        (word::PLACE, SELF),
+        (word::PLACE, SELF.into()),
         (word::PLACE + 4, memory::space::SHARED_INFO),
         (word::PLACE + 12, SHARED as u32),
         (word::MAPPED, u32::MAX),
@@ -142,7 +142,7 @@ fn copy_code() {
 /// A port of the other domain's for this one.
 fn allocate_port(id: u16) -> u32 {
     // evtchn_alloc_unbound: its domain and the far end's, port.
-    let mut argument = [u32::from(id) | SELF << 16, 0];
+    let mut argument = [u32::from(id) | u32::from(SELF) << 16, 0];
     let result = hypercall::event_channel_op(event_channel::cmd::ALLOC_UNBOUND, &mut argument);
     assert!(result == 0, "alloc_unbound: {result}");
     argument[1]

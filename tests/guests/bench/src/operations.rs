@@ -2,11 +2,11 @@
 
 use oxen_abi::{grant, memory, numbers, sched, version};
 use oxen_guest_runtime::apic::{self, register};
-use oxen_guest_runtime::{cpu, events, hypercall, line};
+use oxen_guest_runtime::hypercall::{self, SELF};
+use oxen_guest_runtime::{cpu, events, line};
 
 use crate::measure::{measure, report};
 
-const SELF: u16 = 0x7FF0;
 /// A hypercall number that Xen does not have either.
 const UNKNOWN_HYPERCALL: u64 = 63;
 /// A port that is not open.

@@ -5,9 +5,7 @@ use oxen_abi::{domctl, memory, numbers, sched};
 use oxen_guest_runtime::bytes::{put, word};
 use oxen_guest_runtime::domain::{domctl, free_pages};
 use oxen_guest_runtime::hypercall;
-
-/// The caller itself, in arguments.
-pub const SELF: u16 = 0x7FF0;
+pub use oxen_guest_runtime::hypercall::SELF;
 
 /// Negated, as hypercalls return it.
 pub const fn error(errno: oxen_abi::Errno) -> i64 {

@@ -4,9 +4,8 @@ use oxen_abi::domctl::{self, cmd, context, create};
 use oxen_abi::{Errno, memory, numbers, sysctl};
 
 use crate::bytes::{long, put};
-use crate::hypercall;
+use crate::hypercall::{self, SELF};
 
-const SELF: u16 = 0x7FF0;
 const PAGE: u64 = 4096;
 /// Place of EBP in a context's general registers.
 pub const EBP: usize = 4;

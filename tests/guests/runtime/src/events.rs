@@ -2,11 +2,11 @@
 
 use oxen_abi::{event_channel, hvm, memory, numbers, vcpu};
 
-use crate::{cpu, hypercall};
+use crate::cpu;
+use crate::hypercall::{self, SELF};
 
 /// Vector of the callback.
 pub const CALLBACK_VECTOR: u8 = 0xF3;
-const SELF: u64 = 0x7FF0;
 
 unsafe extern "C" {
     static mut shared_page: [u8; 4096];
@@ -24,10 +24,10 @@ pub fn init(vcpu: usize) {
         return;
     }
     // xen_add_to_physmap: domid and size, space 0, index 0, frame.
-    let mut place = [SELF, 0, shared(0) as u64 >> 12];
+    let mut place = [SELF.into(), 0, shared(0) as u64 >> 12];
     let mapped = hypercall::memory_op(memory::cmd::ADD_TO_PHYSMAP, &mut place);
     let value = hvm::CALLBACK_TYPE_VECTOR << 56 | u64::from(CALLBACK_VECTOR);
-    let parameter = [SELF, value];
+    let parameter = [SELF.into(), value];
     // SAFETY: the argument is only read.
     let set = unsafe {
         hypercall::call(

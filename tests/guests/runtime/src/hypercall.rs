@@ -5,6 +5,9 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use oxen_abi::numbers;
 
+/// The calling domain, where a number is asked for (`DOMID_SELF`).
+pub const SELF: u16 = 0x7FF0;
+
 static VENDOR: AtomicU8 = AtomicU8::new(0);
 const INTEL: u8 = 1;
 const AMD: u8 = 2;

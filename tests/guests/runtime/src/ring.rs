@@ -9,9 +9,8 @@ use oxen_abi::event_channel::{cmd, status};
 use oxen_abi::hvm::{self, param};
 use oxen_abi::{numbers, sched};
 
-use crate::hypercall;
+use crate::hypercall::{self, SELF};
 
-const SELF: u16 = 0x7FF0;
 const CONTROL_DOMAIN: u16 = 0;
 const OUT: usize = 1024;
 const OUT_SIZE: u32 = 2048;
