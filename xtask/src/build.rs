@@ -20,14 +20,16 @@ pub const PACKAGES: [&str; 7] = [
 ];
 
 /// What cargo needs to build the tests that try all orders of what threads do: crates whose atomics are loom's then.
-pub const ALL_ORDERS: [&str; 7] = [
+pub const ALL_ORDERS: [&str; 9] = [
     "--package",
     "oxen-core",
+    "--package",
+    "oxen-ring",
     "--package",
     "oxen-xenstore",
     "--lib",
     "--features",
-    "oxen-core/loom,oxen-xenstore/loom",
+    "oxen-core/loom,oxen-ring/loom,oxen-xenstore/loom",
 ];
 
 /// The bare machine.

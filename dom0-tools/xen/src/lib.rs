@@ -13,6 +13,7 @@ pub mod domain;
 pub mod event_channel;
 pub mod evtchn;
 pub mod foreign;
+pub mod gntdev;
 pub mod grant;
 pub mod host;
 pub mod hvm;

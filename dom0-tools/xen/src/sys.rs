@@ -76,7 +76,7 @@ impl Pages {
     /// Maps zeroed memory of this process that stays resident, is present in the page tables and is not inherited by children:
     /// the hypervisor cannot take a page fault for a buffer, and a fork would make it copy-on-write.
     pub fn resident(pages: usize) -> io::Result<Self> {
-        let this = Self::map(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+        let this = Self::map(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
         // SAFETY: the range was mapped above.
         let locked = unsafe { libc::mlock(this.as_ptr().cast(), this.size) };
         if locked != 0 {
@@ -91,10 +91,16 @@ impl Pages {
 
     /// Maps pages of a device.
     pub fn of_device(device: BorrowedFd<'_>, pages: usize) -> io::Result<Self> {
-        Self::map(pages, libc::MAP_SHARED, device.as_raw_fd())
+        Self::of_device_at(device, pages, 0)
     }
 
-    fn map(pages: usize, flags: i32, fd: i32) -> io::Result<Self> {
+    /// Maps pages of a device from an offset on, which the device has given.
+    pub fn of_device_at(device: BorrowedFd<'_>, pages: usize, offset: u64) -> io::Result<Self> {
+        let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Self::map(pages, libc::MAP_SHARED, device.as_raw_fd(), offset)
+    }
+
+    fn map(pages: usize, flags: i32, fd: i32, offset: i64) -> io::Result<Self> {
         let size = pages
             .checked_mul(PAGE_SIZE)
             .filter(|&size| size > 0)
@@ -107,7 +113,7 @@ impl Pages {
                 libc::PROT_READ | libc::PROT_WRITE,
                 flags,
                 fd,
-                0,
+                offset,
             )
         };
         if start == libc::MAP_FAILED {

@@ -1,0 +1,312 @@
+//! Pages that other domains grant to dom0: mapped into this process, or copied (`/dev/xen/gntdev`, `linux/uapi/xen/gntdev.h`).
+
+use std::fs::File;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use crate::PAGE_SIZE;
+use crate::sys::{self, Pages};
+
+const DEVICE: &str = "/dev/xen/gntdev";
+const IOCTL_MAP: u64 = sys::ioctl_number(b'G', 0, 24);
+const IOCTL_UNMAP: u64 = sys::ioctl_number(b'G', 1, 16);
+const IOCTL_COPY: u64 = sys::ioctl_number(b'G', 8, 16);
+
+/// Pages in one mapping: as many as the largest ring of the PV protocols has.
+const MAP_MAX: usize = 16;
+
+/// `struct ioctl_gntdev_map_grant_ref`, with room for all references.
+#[repr(C)]
+struct MapGrants {
+    count: u32,
+    pad: u32,
+    index: u64,
+    /// Domain and reference of each.
+    grants: [[u32; 2]; MAP_MAX],
+}
+
+/// `struct ioctl_gntdev_unmap_grant_ref`.
+#[repr(C)]
+struct UnmapGrants {
+    index: u64,
+    count: u32,
+    pad: u32,
+}
+const _: () = assert!(size_of::<UnmapGrants>() == 16);
+
+/// `struct ioctl_gntdev_grant_copy`.
+#[repr(C)]
+struct CopyGrants {
+    count: u64,
+    segments: *mut Segment,
+}
+const _: () = assert!(size_of::<CopyGrants>() == 16);
+
+/// `struct gntdev_grant_copy_segment`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    source: u64,
+    destination: u64,
+    length: u16,
+    flags: u16,
+    status: i16,
+    pad: u16,
+}
+const _: () = assert!(size_of::<Segment>() == 24);
+
+/// `GNTCOPY_source_gref`.
+const SOURCE_IS_GRANT: u16 = 1;
+/// `GNTCOPY_dest_gref`.
+const DESTINATION_IS_GRANT: u16 = 2;
+
+/// The device, open. All that is mapped through it is unmapped when it and all mappings are dropped, also by the process's end.
+#[derive(Clone, Debug)]
+pub struct Grants {
+    device: Arc<File>,
+}
+
+impl Grants {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// Not dom0, module `xen-gntdev` not loaded, or no permission; the message says which device.
+    pub fn open() -> io::Result<Self> {
+        let device = Arc::new(sys::open_device(DEVICE, 0)?);
+        Ok(Self { device })
+    }
+
+    /// Maps pages that `domid` grants, for reading and writing, one after the other.
+    ///
+    /// # Errors
+    /// `InvalidInput`: no page or more than 16; else the kernel's: what is not granted cannot be mapped.
+    pub fn map(&self, domid: u16, references: &[u32]) -> io::Result<GrantMapping> {
+        if references.is_empty() || references.len() > MAP_MAX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let count = references.len() as u32;
+        let mut argument = MapGrants {
+            count,
+            pad: 0,
+            index: 0,
+            grants: [[0; 2]; MAP_MAX],
+        };
+        for (grant, &reference) in argument.grants.iter_mut().zip(references) {
+            *grant = [domid.into(), reference];
+        }
+        // SAFETY: an `ioctl_gntdev_map_grant_ref` with `count` references behind it.
+        unsafe { sys::ioctl(self.device.as_fd(), IOCTL_MAP, &mut argument)? };
+        // From here on dropping it takes back what was done.
+        let mut mapping = GrantMapping {
+            pages: None,
+            grants: self.clone(),
+            index: argument.index,
+            count,
+        };
+        // This is when the kernel asks the hypervisor.
+        let pages = Pages::of_device_at(self.device.as_fd(), references.len(), argument.index)?;
+        mapping.pages = Some(pages);
+        Ok(mapping)
+    }
+
+    /// Makes all copies of a batch; each has an outcome of its own.
+    ///
+    /// # Errors
+    /// The kernel's, if it cannot copy at all: a part that leaves its page, for instance.
+    pub fn copy(&self, batch: &mut CopyBatch<'_>) -> io::Result<()> {
+        if batch.segments.is_empty() {
+            return Ok(());
+        }
+        let mut argument = CopyGrants {
+            count: batch.segments.len() as u64,
+            segments: batch.segments.as_mut_ptr(),
+        };
+        // SAFETY: an `ioctl_gntdev_grant_copy` with so many segments. Their addresses are of slices that the batch borrows, those that
+        // are written to exclusively, and the lengths are the slices'.
+        unsafe { sys::ioctl(self.device.as_fd(), IOCTL_COPY, &mut argument) }.map(|_| ())
+    }
+}
+
+/// A part of a granted page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantPart {
+    /// The domain that grants it.
+    pub domid: u16,
+    /// The reference.
+    pub reference: u32,
+    /// First byte in the page.
+    pub offset: u16,
+}
+
+impl GrantPart {
+    fn packed(self) -> u64 {
+        u64::from(self.reference) | u64::from(self.offset) << 32 | u64::from(self.domid) << 48
+    }
+}
+
+/// Copies from and to granted pages that are made together.
+#[derive(Debug, Default)]
+pub struct CopyBatch<'a> {
+    segments: Vec<Segment>,
+    buffers: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> CopyBatch<'a> {
+    /// An empty batch with room for so many copies.
+    pub fn with_capacity(count: usize) -> Self {
+        Self {
+            segments: Vec::with_capacity(count),
+            buffers: PhantomData,
+        }
+    }
+
+    /// Adds a copy out of a granted page.
+    ///
+    /// # Panics
+    /// If the part leaves its page, which the caller checks.
+    pub fn from_grant(&mut self, from: GrantPart, to: &'a mut [u8]) {
+        self.push(
+            from.packed(),
+            to.as_mut_ptr() as u64,
+            from.offset,
+            to.len(),
+            SOURCE_IS_GRANT,
+        );
+    }
+
+    /// Adds a copy into a granted page.
+    ///
+    /// # Panics
+    /// As for [`CopyBatch::from_grant`].
+    pub fn to_grant(&mut self, from: &'a [u8], to: GrantPart) {
+        self.push(
+            from.as_ptr() as u64,
+            to.packed(),
+            to.offset,
+            from.len(),
+            DESTINATION_IS_GRANT,
+        );
+    }
+
+    fn push(&mut self, source: u64, destination: u64, offset: u16, length: usize, flags: u16) {
+        assert!(
+            usize::from(offset) + length <= PAGE_SIZE,
+            "a copy leaves its page"
+        );
+        self.segments.push(Segment {
+            source,
+            destination,
+            length: length as u16,
+            flags,
+            status: 0,
+            pad: 0,
+        });
+    }
+
+    /// Copies in it.
+    pub fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// How each copy ended, in the order in which they were added: 0, or the hypervisor's `GNTST_*`.
+    pub fn outcomes(&self) -> impl Iterator<Item = i16> + '_ {
+        self.segments.iter().map(|segment| segment.status)
+    }
+}
+
+/// Granted pages that are mapped; unmapped on drop.
+///
+/// The other domain writes to them at any time, so they are seen as atomic words only.
+#[derive(Debug)]
+pub struct GrantMapping {
+    /// `None` only between the two steps of mapping.
+    pages: Option<Pages>,
+    grants: Grants,
+    index: u64,
+    count: u32,
+}
+
+impl AsRef<[AtomicU32]> for GrantMapping {
+    fn as_ref(&self) -> &[AtomicU32] {
+        let Some(pages) = &self.pages else {
+            return &[];
+        };
+        // SAFETY: mapped, page-aligned, so long, and as long as `self`; this process sees it as atomics only. What another domain does
+        // to it is as another thread's access to the same words.
+        unsafe { std::slice::from_raw_parts(pages.as_ptr().cast::<AtomicU32>(), pages.size() / 4) }
+    }
+}
+
+impl Drop for GrantMapping {
+    fn drop(&mut self) {
+        self.pages = None;
+        let mut argument = UnmapGrants {
+            index: self.index,
+            count: self.count,
+            pad: 0,
+        };
+        // SAFETY: an `ioctl_gntdev_unmap_grant_ref`. A failure would leave the kernel's note of the references, nothing mapped.
+        let _ = unsafe { sys::ioctl(self.grants.device.as_fd(), IOCTL_UNMAP, &mut argument) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_those_of_the_header() {
+        assert_eq!(
+            [IOCTL_MAP, IOCTL_UNMAP, IOCTL_COPY],
+            [0x0018_4700, 0x0010_4701, 0x0010_4708]
+        );
+        assert_eq!(std::mem::offset_of!(MapGrants, grants), 16);
+    }
+
+    #[test]
+    fn copies_are_written_as_the_kernel_reads_them() {
+        let part = GrantPart {
+            domid: 7,
+            reference: 0x1234_5678,
+            offset: 512,
+        };
+        let (mut to, from) = ([0; 512], [1; 1024]);
+        let (to_address, from_address) = (to.as_ptr() as u64, from.as_ptr() as u64);
+        let mut batch = CopyBatch::with_capacity(2);
+        batch.from_grant(part, &mut to);
+        batch.to_grant(&from, part);
+        let [first, second] = batch.segments[..] else {
+            panic!("two copies");
+        };
+        assert_eq!(first.source, 0x0007_0200_1234_5678);
+        assert_eq!(
+            (first.destination, first.length, first.flags),
+            (to_address, 512, 1)
+        );
+        assert_eq!(
+            (second.source, second.length, second.flags),
+            (from_address, 1024, 2)
+        );
+        assert_eq!(second.destination, 0x0007_0200_1234_5678);
+        assert_eq!(batch.outcomes().collect::<Vec<_>>(), [0, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "leaves its page")]
+    fn no_copy_leaves_its_page() {
+        let part = GrantPart {
+            domid: 7,
+            reference: 1,
+            offset: 4000,
+        };
+        CopyBatch::default().from_grant(part, &mut [0; 100]);
+    }
+}
