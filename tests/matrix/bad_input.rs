@@ -110,6 +110,7 @@ fn replace_kernel(
     setup: &mut Setup,
     change: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
 ) -> Result<(), Failure> {
+    setup.use_packed_kernel()?;
     let path = setup.kernel.clone().ok_or("no kernel to change")?;
     let kernel = fs::read(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
     let changed = change(&kernel).ok_or_else(|| format!("{} is no bzImage", path.display()))?;

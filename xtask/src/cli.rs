@@ -135,7 +135,8 @@ fn write_iso(args: IsoArgs) -> Result<PathBuf, Failure> {
         (kernel, initrd) => {
             let mut provisioned = provision::dom0(args.suite)?;
             if initrd.is_none() && !args.bare {
-                provisioned = provision::with_tools(provisioned)?;
+                provisioned.initrd =
+                    provision::with_tools(&provisioned.initrd, &provisioned.kernel)?;
             }
             Dom0 {
                 kernel: kernel.unwrap_or(provisioned.kernel),

@@ -112,7 +112,7 @@ fn build_iso(args: &RunArgs) -> Result<PathBuf, Box<dyn Error + Send + Sync>> {
         (kernel, initrd) => {
             let mut dom0 = provision::dom0(provision::Suite::Bookworm)?;
             if initrd.is_none() {
-                dom0 = provision::with_tools(dom0)?;
+                dom0.initrd = provision::with_tools(&dom0.initrd, &dom0.kernel)?;
             }
             (
                 kernel.clone().unwrap_or(dom0.kernel),

@@ -1,7 +1,7 @@
 //! Domains made and ended by dom0's tools: how long dom0's shell waits, where that goes, how long a guest's own boot takes, and
 //! what memory the hypervisor needs for a domain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -11,7 +11,7 @@ use super::{Bench, HYPERVISOR_OPTIONS, Row, boot, module};
 use crate::build;
 use crate::iso::Boot;
 use crate::provision::newc::Newc;
-use crate::provision::{self, Dom0, Suite};
+use crate::provision::{self, Suite};
 
 /// Memory of the machine and of dom0, in MiB.
 const MEMORY: u32 = 1536;
@@ -57,8 +57,9 @@ const GUESTS: [Guest; 4] = [
 ];
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let dom0 = provision::with_tools(provision::dom0(Suite::default())?)?;
-    let initrd = with_small_guest(bench, &dom0)?;
+    let dom0 = provision::dom0(Suite::default())?;
+    let with_tools = provision::with_tools(&dom0.initrd, &dom0.kernel)?;
+    let initrd = with_small_guest(bench, &with_tools)?;
     let boot = Boot::Hypervisor {
         image: bench.hypervisor.clone(),
         arguments: format!("{HYPERVISOR_OPTIONS} dom0_mem={DOM0_MEMORY}M dom0_max_vcpus=1"),
@@ -127,11 +128,11 @@ fn one(bench: &Bench, shell: &mut Shell, guest: &Guest) -> Result<Vec<Row>> {
 }
 
 /// dom0's image with the small guest.
-fn with_small_guest(bench: &Bench, dom0: &Dom0) -> Result<PathBuf> {
+fn with_small_guest(bench: &Bench, initrd: &Path) -> Result<PathBuf> {
     let mut archive = Newc::new();
     let guest = std::fs::read(build::guest("oxen-spin-guest")?)?;
     archive.file(SMALL.trim_start_matches('/'), guest, false);
-    let image = archive.behind(&dom0.initrd)?;
+    let image = archive.behind(initrd)?;
     let path = bench.folder.join("bench-domain.initrd");
     std::fs::create_dir_all(&bench.folder)?;
     std::fs::write(&path, image)

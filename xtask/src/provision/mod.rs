@@ -12,6 +12,7 @@ pub mod kernels;
 mod modules;
 pub mod newc;
 mod packages;
+pub mod plain;
 pub mod sysroot;
 mod toolstack;
 
