@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use super::newc::Newc;
 use super::initrd;
+use super::newc::Newc;
 use crate::build;
 
 /// dom0's image `initrd` with the tools and a guest, whose kernel is given, in an archive behind its own: dom0's kernel
