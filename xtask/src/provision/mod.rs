@@ -38,6 +38,7 @@ pub fn everything() -> Result<()> {
         kernels::dom0(Suite::Trixie).map(drop),
         kernels::dom0(Suite::Sid).map(drop),
         grub::pvh_image().map(drop),
+        plain::kernel(Suite::Bookworm).map(drop),
     ];
     let failed: Vec<String> = parts
         .into_iter()
