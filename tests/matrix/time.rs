@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use oxen_tests::{Failure, Setup, ensure};
-use xtask::machine::Kind;
+use xtask::machine::{Kind, Outcome};
 
 use crate::{Case, checks};
 
@@ -22,6 +22,7 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in [Kind::Tcg, Kind::Bochs, Kind::Kvm] {
         cases.push(Case::new(kind, "time::clocks_agree", clocks_agree));
+        cases.push(Case::new(kind, "time::naps_end", naps_end));
     }
     // Bochs runs emulated time as fast as it can: its use of the host says nothing.
     for kind in [Kind::Tcg, Kind::Kvm] {
@@ -80,6 +81,42 @@ fn clocks_agree(name: &str, kind: Kind) -> Result<(), Failure> {
     }
     checks::logs_are_clean(&mut dom0)?;
     dom0.power_off()
+}
+
+/// A guest that falls asleep just when its timer comes wakes each time, and its run states account for all of its time.
+fn naps_end(name: &str, kind: Kind) -> Result<(), Failure> {
+    /// The case that QEMU's emulation gets wrong comes up about once in 1,500 times.
+    const NAPS: u32 = 30_000;
+    /// Of the time that went by: readings are not at one moment.
+    const TOLERANCE: f64 = 0.001;
+    let mut setup = Setup::new(name, kind)?;
+    setup.use_guest("oxen-spin-guest")?;
+    setup.hypervisor_options = "dom0_max_vcpus=1 dom0_mem=128M".into();
+    setup.dom0_options = format!("naps={NAPS}");
+    let (outcome, text) = setup.run_and_read()?;
+    ensure!(
+        outcome == Outcome::PowerOff,
+        "the guest ended with {outcome}"
+    );
+    let report = text.lines().find(|line| line.starts_with("naps: "));
+    let numbers: Vec<f64> = report
+        .unwrap_or_default()
+        .split(|letter: char| !letter.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [naps, passed, spent, blocked] = numbers[..] else {
+        return Err(format!("the guest does not report: {report:?}").into());
+    };
+    ensure!(naps == f64::from(NAPS), "{naps} naps of {NAPS}");
+    ensure!(
+        (spent / passed - 1.0).abs() < TOLERANCE,
+        "of {passed} ns the run states hold {spent} ns"
+    );
+    ensure!(
+        blocked > 0.0 && blocked < spent,
+        "{blocked} ns of {spent} ns asleep"
+    );
+    Ok(())
 }
 
 fn idle_vcpus_halt(name: &str, kind: Kind) -> Result<(), Failure> {

@@ -100,6 +100,15 @@ impl Setup {
         Ok(())
     }
 
+    /// Gives dom0 Xen's own tools too, beside ours.
+    ///
+    /// # Errors
+    /// When they cannot be provisioned.
+    pub fn use_xen_tools(&mut self) -> Result<(), Failure> {
+        self.initrd = one_at_a_time(|| provision::with_xen_tools(&self.initrd))?;
+        Ok(())
+    }
+
     /// Puts a file into dom0's image.
     ///
     /// # Errors

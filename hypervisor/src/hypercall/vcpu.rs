@@ -46,7 +46,7 @@ pub fn vcpu_op<H: Vcpu>(
         cmd::REGISTER_RUNSTATE_AREA => register_runstate(vcpu, index, pointer),
         cmd::REGISTER_VCPU_TIME_AREA => register_time(vcpu, pointer),
         cmd::GET_RUNSTATE_INFO => {
-            let bytes = shared.runstate.lock().to_bytes();
+            let bytes = shared.runstate.lock().until(time::nanos()).to_bytes();
             write_bytes(vcpu, pointer, &bytes).map(|()| 0)
         }
         cmd::IS_UP => Ok(shared.is_up().into()),

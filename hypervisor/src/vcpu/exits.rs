@@ -98,7 +98,7 @@ impl fmt::Display for Summary<'_> {
     }
 }
 
-/// Handles an exit other than an external interrupt.
+/// Handles an exit; an external interrupt has been taken.
 pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, exit: Exit) {
     match exit {
         Exit::Hypercall => hypercall::handle(vcpu),
@@ -123,7 +123,8 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, exit: Exit) {
         }
         Exit::InterruptWindow => vcpu.hardware.want_interrupt_window(false),
         Exit::NmiWindow => vcpu.hardware.want_nmi_window(false),
-        Exit::Deadline | Exit::Nmi | Exit::MachineCheck | Exit::ExternalInterrupt => {}
+        Exit::Nmi | Exit::ExternalInterrupt => halt_in_shadow(vcpu),
+        Exit::Deadline | Exit::MachineCheck => {}
         Exit::Pause => {
             // It spins for something that another vCPU holds: let that one have the CPU.
             vcpu.yields = true;
@@ -183,8 +184,23 @@ fn answer_cpuid<H: Vcpu>(vcpu: &mut Running<H>) {
 
 /// HLT with interrupts off ends a vCPU: PVH Linux powers off that way where ACPI offers none.
 fn halt<H: Vcpu>(vcpu: &mut Running<H>) {
-    const RFLAGS_INTERRUPT: u64 = 1 << 9;
     skip(vcpu);
+    halted(vcpu);
+}
+
+/// Where an interrupt of the machine's or an NMI ended guest mode between STI and HLT, and the next entry would let interrupts
+/// in before the HLT: what the HLT does is done now.
+pub fn halt_in_shadow<H: Vcpu>(vcpu: &mut Running<H>) {
+    const LENGTH: u8 = 1;
+    if vcpu.hardware.will_forget_shadow() && mmio::is_at_halt(vcpu) {
+        vcpu.hardware.skip(LENGTH);
+        halted(vcpu);
+    }
+}
+
+/// Behind the HLT.
+fn halted<H: Vcpu>(vcpu: &mut Running<H>) {
+    const RFLAGS_INTERRUPT: u64 = 1 << 9;
     if vcpu.hardware.rflags() & RFLAGS_INTERRUPT == 0 && !vcpu.shared().nmi_waits() {
         crash::vcpu_down(vcpu);
         return;

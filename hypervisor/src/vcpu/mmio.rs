@@ -212,18 +212,7 @@ fn write_device<H: Vcpu>(vcpu: &mut Running<H>, address: GuestPhys, width: u8, v
 /// The bytes of the instruction at RIP, and how the CPU reads them. Raises the fault in the guest and returns `None` if
 /// they cannot be read.
 pub fn fetch<H: Vcpu>(vcpu: &mut Running<H>) -> Option<(Code, CodeSize)> {
-    const DEFAULT_BIG: u32 = 1 << 14;
-    let (mode, base) = if vcpu.hardware.in_64_bit_mode() {
-        (CodeSize::Bits64, 0)
-    } else {
-        let code = vcpu.hardware.segment(SegmentName::Cs);
-        if code.attributes & DEFAULT_BIG != 0 {
-            (CodeSize::Bits32, code.base)
-        } else {
-            (CodeSize::Bits16, code.base)
-        }
-    };
-    let start = GuestLinear(base.wrapping_add(vcpu.hardware.rip()));
+    let (mode, start) = place(vcpu);
     let mut bytes = [0; LONGEST];
     if guest::fetch(vcpu, start, &mut bytes).is_ok() {
         return Some((Code::from(bytes), mode));
@@ -237,4 +226,27 @@ pub fn fetch<H: Vcpu>(vcpu: &mut Running<H>) -> Option<(Code, CodeSize)> {
             None
         }
     }
+}
+
+/// Where the instruction at RIP is, and how the CPU reads it.
+fn place<H: Vcpu>(vcpu: &Running<H>) -> (CodeSize, GuestLinear) {
+    const DEFAULT_BIG: u32 = 1 << 14;
+    let (mode, base) = if vcpu.hardware.in_64_bit_mode() {
+        (CodeSize::Bits64, 0)
+    } else {
+        let code = vcpu.hardware.segment(SegmentName::Cs);
+        if code.attributes & DEFAULT_BIG != 0 {
+            (CodeSize::Bits32, code.base)
+        } else {
+            (CodeSize::Bits16, code.base)
+        }
+    };
+    (mode, GuestLinear(base.wrapping_add(vcpu.hardware.rip())))
+}
+
+/// Whether the instruction at RIP is a HLT, without a prefix, that the guest may execute.
+pub fn is_at_halt<H: Vcpu>(vcpu: &Running<H>) -> bool {
+    const HLT: [u8; 1] = [0xF4];
+    let mut byte = [0];
+    vcpu.hardware.cpl() == 0 && guest::fetch(vcpu, place(vcpu).1, &mut byte).is_ok() && byte == HLT
 }

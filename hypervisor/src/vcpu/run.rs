@@ -137,13 +137,11 @@ fn stay_in_guest<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64
         }
         let exit = enter(vcpu);
         vcpu.shared().exits.count(&exit);
-        match exit {
-            Exit::ExternalInterrupt => {
-                interrupt::window();
-                armed = None;
-            }
-            other => exits::handle(vcpu, other),
+        if matches!(exit, Exit::ExternalInterrupt) {
+            interrupt::window();
+            armed = None;
         }
+        exits::handle(vcpu, exit);
     }
 }
 

@@ -295,6 +295,10 @@ pub trait Vcpu: Send + 'static {
     fn can_interrupt(&self) -> bool;
     /// Whether IF is set and no shadow holds, whatever waits for entry.
     fn interrupts_enabled(&self) -> bool;
+    /// Whether the next entry would let interrupts in where STI keeps them out for one more instruction.
+    fn will_forget_shadow(&self) -> bool {
+        false
+    }
     /// Whether the guest can take an NMI now.
     fn can_nmi(&self) -> bool;
     /// Asks for [`Exit::InterruptWindow`] once the guest can take an interrupt, or stops asking.

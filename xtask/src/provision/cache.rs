@@ -88,7 +88,7 @@ pub(crate) fn clear() -> Result<()> {
 }
 
 fn is_ours(name: &str) -> bool {
-    const PREFIXES: [&str; 4] = ["apt", "bochs", "linux-", "rust-src-"];
+    const PREFIXES: [&str; 6] = ["apt", "bochs", "grub-", "linux-", "rust-src-", "xen-"];
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -104,6 +104,8 @@ mod tests {
             "linux-sid",
             "linux-sid.lock",
             "rust-src-1.95.0.part",
+            "grub-pvh",
+            "xen-4.17-tools",
         ] {
             assert!(is_ours(name), "{name}");
         }

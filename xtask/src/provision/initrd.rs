@@ -81,7 +81,11 @@ fn fill(image: &mut Newc, folder: &Path, overlay: &Path, busybox: &Path) -> Resu
     add_tree(image, overlay, "")
 }
 
-fn add_tree(image: &mut Newc, from: &Path, to: &str) -> Result<()> {
+/// Adds what a folder holds at `to`, which has no slash at either end.
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn add_tree(image: &mut Newc, from: &Path, to: &str) -> Result<()> {
     for entry in entries(from)? {
         let name = entry.file_name().unwrap_or_default().to_string_lossy();
         let target = match to {

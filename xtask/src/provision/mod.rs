@@ -15,6 +15,7 @@ mod packages;
 pub mod plain;
 pub mod sysroot;
 mod toolstack;
+mod xen;
 
 use anyhow::{Result, bail};
 
@@ -24,6 +25,7 @@ pub use grub::pvh_image as pvh_grub;
 pub use kernels::{Dom0, Suite};
 pub use packages::{missing_packages, packages};
 pub use toolstack::with_tools;
+pub use xen::{tools as xen_tools, with_xen_tools};
 
 /// Provisions it all, what is needed most first. A part that cannot be had does not keep the others away.
 ///
@@ -38,6 +40,7 @@ pub fn everything() -> Result<()> {
         kernels::dom0(Suite::Trixie).map(drop),
         kernels::dom0(Suite::Sid).map(drop),
         grub::pvh_image().map(drop),
+        xen::tools().map(drop),
         plain::kernel(Suite::Bookworm).map(drop),
     ];
     let failed: Vec<String> = parts

@@ -23,11 +23,18 @@ pub fn with_tools(initrd: &Path, guest_kernel: &Path) -> Result<PathBuf> {
     }
     archive.file("boot/guest/vmlinuz", read(guest_kernel)?, false);
     archive.file("boot/guest/initrd", initrd::guest()?, false);
-    let image = archive.behind(initrd)?;
+    keep(&archive.behind(initrd)?)
+}
+
+/// Keeps an image in the target folder; returns its file.
+///
+/// # Errors
+/// It cannot be written.
+pub(super) fn keep(image: &[u8]) -> Result<PathBuf> {
     let folder = build::target_folder().join("dom0");
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     // Named by its content, so that no test finds it half written by another.
-    let digest = Sha256::digest(&image);
+    let digest = Sha256::digest(image);
     let name: String = digest
         .iter()
         .take(8)
@@ -36,7 +43,7 @@ pub fn with_tools(initrd: &Path, guest_kernel: &Path) -> Result<PathBuf> {
     let path = folder.join(format!("initrd-{name}"));
     if !path.exists() {
         let part = tempfile::NamedTempFile::new_in(&folder)?;
-        fs::write(part.path(), &image)?;
+        fs::write(part.path(), image)?;
         part.persist(&path)?;
     }
     Ok(path)

@@ -1,6 +1,6 @@
 //! What QEMU's emulation of AMD-V does otherwise than a CPU.
 
-use super::vmcb::event;
+use super::vmcb::{Vmcb, event};
 use crate::cpu;
 use crate::interrupt::{local_apic, vectors};
 
@@ -14,6 +14,16 @@ pub fn is_qemu() -> bool {
     let leaf = cpuid(0x4000_0000);
     let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
     name.as_flattened() == b"TCGTCGTCGTCG"
+}
+
+/// Whether an entry would forget that the guest's interrupts wait for one more instruction, as STI asked for.
+///
+/// QEMU (seen in 7.2) tells that in the control block at an exit, but does not look for it there at the next entry. An interrupt
+/// would come in before the HLT of `sti; hlt`, and the guest would sleep on, with nothing left to wake it. `vcpu/exits.rs` takes
+/// the HLT at once there.
+pub const fn forgets_shadow(vmcb: &Vmcb) -> bool {
+    const SHADOW: u64 = 1;
+    vmcb.control.interrupt_shadow & SHADOW != 0
 }
 
 /// To be called before an entry with `injection` in the control block, if the CPU is QEMU's.

@@ -402,6 +402,10 @@ impl Vcpu for SvmVcpu {
         vmcb.save.rflags & RFLAGS_INTERRUPT != 0 && vmcb.control.interrupt_shadow & 1 == 0
     }
 
+    fn will_forget_shadow(&self) -> bool {
+        self.features.qemu && emulation::forgets_shadow(self.vmcb())
+    }
+
     fn can_nmi(&self) -> bool {
         let vmcb = self.vmcb();
         !self.nmi_blocked

@@ -95,6 +95,12 @@ pub fn set_timer(nanos: u64) -> u64 {
     ticks
 }
 
+/// Nanoseconds that so many TSC ticks are.
+pub fn nanos(ticks: u64) -> u64 {
+    const TIME: usize = 32;
+    Clock::read(shared(TIME)).nanos(ticks)
+}
+
 /// The clock as a `vcpu_time_info` shows it.
 pub struct Clock {
     tsc: u64,
@@ -117,12 +123,16 @@ impl Clock {
         }
     }
 
+    /// Nanoseconds that so many TSC ticks are.
+    pub fn nanos(&self, ticks: u64) -> u64 {
+        let ticks = shifted(ticks, self.shift);
+        ((u128::from(ticks) * u128::from(self.multiplier)) >> 32) as u64
+    }
+
     /// System time `nanos` from now, and the TSC then.
     pub fn after(&self, nanos: u64) -> (u64, u64) {
         let now = cpu::ticks();
-        let passed = shifted(now - self.tsc, self.shift);
-        let system =
-            self.system + ((u128::from(passed) * u128::from(self.multiplier)) >> 32) as u64;
+        let system = self.system + self.nanos(now - self.tsc);
         let ahead = ((u128::from(nanos) << 32) / u128::from(self.multiplier)) as u64;
         (system + nanos, now + shifted(ahead, -self.shift))
     }

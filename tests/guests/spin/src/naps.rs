@@ -1,0 +1,58 @@
+//! Sleeps that end with a timer, and no time between the timer's setting and the sleep to speak of: an interrupt that comes too
+//! early by one instruction is taken before the `hlt` of `sti; hlt`, and nothing is left to wake the vCPU.
+
+use oxen_abi::vcpu::{RUNSTATE_SIZE, cmd};
+use oxen_guest_runtime::{cpu, events, hypercall, line};
+
+/// Timers are set so many nanoseconds ahead at most: longer than it takes to fall asleep, on slow emulators too.
+const LONGEST: u64 = 60_000;
+/// Numbers that have no factor in common with [`LONGEST`], so that all lengths come up.
+const STEP: u64 = 7_919;
+
+/// Sleeps so many times. Then the run states must add up: all of the time that went by is in them.
+pub fn take(naps: u64) {
+    events::bind_timer();
+    let (first, began) = (accounts(), cpu::ticks());
+    let mut ahead = 1;
+    for _ in 0..naps {
+        ahead = (ahead + STEP) % LONGEST;
+        nap(ahead);
+    }
+    let (last, ended) = (accounts(), cpu::ticks());
+    let passed = events::nanos(ended - began);
+    let spent: u64 = (0..STATES).map(|state| last[state] - first[state]).sum();
+    line!(
+        "naps: {naps} taken, {passed} ns passed, {spent} ns in run states, {} ns blocked",
+        last[BLOCKED] - first[BLOCKED]
+    );
+}
+
+fn nap(ahead: u64) {
+    cpu::interrupts(false);
+    events::forget();
+    cpu::clear_ticks(0);
+    events::set_timer(ahead);
+    while cpu::callback_ticks(0) == 0 {
+        cpu::halt();
+        cpu::interrupts(false);
+    }
+}
+
+const STATES: usize = 4;
+const BLOCKED: usize = 2;
+
+/// Nanoseconds in each run state until now.
+fn accounts() -> [u64; STATES] {
+    let mut info = [0u64; RUNSTATE_SIZE / 8];
+    // SAFETY: as large as the structure that the call writes.
+    let result = unsafe {
+        hypercall::call(
+            oxen_abi::numbers::VCPU_OP,
+            cmd::GET_RUNSTATE_INFO,
+            0,
+            info.as_mut_ptr() as u64,
+        )
+    };
+    assert!(result == 0, "get_runstate_info: {result}");
+    [info[2], info[3], info[4], info[5]]
+}
