@@ -20,13 +20,17 @@ static IN_USE: Mutex<[u32; CpuSet::MAX_CPU]> = Mutex::new([0; CpuSet::MAX_CPU]);
 pub(super) struct HostCore(usize);
 
 impl HostCore {
-    /// The least used of the cores that the calling thread may run on.
+    /// The least used of the cores that the calling thread may run on. Where several are, processes begin with different ones.
     pub(super) fn claim() -> io::Result<Self> {
         let allowed = sched_getaffinity(None)?;
-        let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-        let core = (0..CpuSet::MAX_CPU)
+        let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
             .filter(|&core| allowed.is_set(core))
-            .min_by_key(|&core| in_use[core])
+            .collect();
+        let first = std::process::id() as usize % cores.len().max(1);
+        let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, &core) = (cores.iter().cycle().skip(first).take(cores.len()))
+            .enumerate()
+            .min_by_key(|&(order, &core)| (in_use[core], order))
             .ok_or_else(|| io::Error::other("this thread may run on no core"))?;
         in_use[core] += 1;
         Ok(Self(core))
