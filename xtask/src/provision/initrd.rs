@@ -77,7 +77,7 @@ fn fill(image: &mut Newc, folder: &Path, overlay: &Path, busybox: &Path) -> Resu
     for applet in applets.lines().filter(|line| *line != "bin/busybox") {
         image.symlink(applet, "/bin/busybox");
     }
-    modules::add_to(image, folder)?;
+    modules::add_to(image, folder, modules::DOM0)?;
     add_tree(image, overlay, "")
 }
 
@@ -111,7 +111,7 @@ fn digest(folder: &Path, overlay: &Path, busybox: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     for text in [
         FORMAT,
-        &modules::WANTED.join(" "),
+        &modules::DOM0.join(" "),
         &fs::read_to_string(folder.join("version"))?,
     ] {
         hash.update(text);
@@ -155,14 +155,21 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The demo guest's image: busybox and an init of the project's own.
+/// The demo guest's image: busybox, an init of the project's own, and the drivers of PV devices for its kernel, where that is one of the
+/// cache's.
 ///
 /// # Errors
-/// A tool is missing.
-pub fn guest() -> Result<Vec<u8>> {
+/// A tool or a module is missing.
+pub fn guest(kernel: &Path) -> Result<Vec<u8>> {
     let mut archive = Newc::new();
     archive.character_device("dev/console", 5, 1);
     archive.file("bin/busybox", fs::read(busybox()?)?, true);
+    if let Some(folder) = kernel
+        .parent()
+        .filter(|folder| folder.join("modules").exists())
+    {
+        modules::add_to(&mut archive, folder, modules::GUEST)?;
+    }
     add_tree(&mut archive, &host::workspace().join("boot/guest"), "")?;
     let mut bytes = Vec::new();
     archive.write_to(&mut bytes)?;

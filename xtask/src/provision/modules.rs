@@ -11,7 +11,7 @@ use super::newc::Newc;
 use crate::host;
 
 /// Xen's device nodes, disks, network cards, and what tests look at.
-pub(super) const WANTED: &[&str] = &[
+pub(super) const DOM0: &[&str] = &[
     "xen-evtchn",
     "xen-privcmd",
     "xen-gntdev",
@@ -34,7 +34,13 @@ pub(super) const WANTED: &[&str] = &[
     "msr",
     "cpuid",
     "isofs",
+    "loop",
+    "brd",
+    "xen-blkback",
 ];
+
+/// Front ends of the demo guest's PV devices.
+pub(super) const GUEST: &[&str] = &["xen-blkfront", "xen-netfront"];
 
 /// Has depmod make the lists of the modules in `folder/modules`, where the package left that to its installation.
 ///
@@ -56,21 +62,22 @@ pub(super) fn make_lists(folder: &Path) -> Result<()> {
     result
 }
 
-/// Adds the wanted modules of `folder` to the image, unpacked, with the lists that busybox's modprobe reads.
+/// Adds the `wanted` modules of `folder` to the image, unpacked, with the lists that busybox's modprobe reads.
 ///
 /// # Errors
 /// A module cannot be read, or none of the wanted ones is there.
-pub(super) fn add_to(image: &mut Newc, folder: &Path) -> Result<()> {
+pub(super) fn add_to(image: &mut Newc, folder: &Path, wanted: &[&str]) -> Result<()> {
     make_lists(folder)?;
     let source = folder.join("modules");
     let version = fs::read_to_string(folder.join("version"))?;
     let target = format!("lib/modules/{}", version.trim());
     let lists = read_lists(&source)?;
-    let files = lists.closure(WANTED);
+    let files = lists.closure(wanted);
     if files.is_empty() {
         bail!(
-            "{} lists none of the modules that dom0 needs",
-            source.display()
+            "{} lists none of the modules {}",
+            source.display(),
+            wanted.join(", ")
         );
     }
     for file in &files {

@@ -22,7 +22,7 @@ pub fn with_tools(initrd: &Path, guest_kernel: &Path) -> Result<PathBuf> {
         archive.file(&format!("usr/sbin/{name}"), read(&tool)?, true);
     }
     archive.file("boot/guest/vmlinuz", read(guest_kernel)?, false);
-    archive.file("boot/guest/initrd", initrd::guest()?, false);
+    archive.file("boot/guest/initrd", initrd::guest(guest_kernel)?, false);
     keep(&archive.behind(initrd)?)
 }
 
