@@ -6,6 +6,7 @@ use oxen_core::kernel::PvhKernel;
 use oxen_xen::hvm::param;
 
 use crate::PAGE_SIZE;
+use crate::content;
 use crate::context;
 use crate::error::BuildError;
 use crate::extents::{self, Run};
@@ -189,8 +190,9 @@ impl<M: Machine> Building<'_, M> {
             .map_err(|cause| BuildError::Config(format!("kernel: {cause}")))?;
         // Memory comes zeroed (`Machine::populate`): bss and rings are as they have to be.
         for segment in kernel.segments() {
-            let result = machine.write(domid, segment.address, segment.bytes);
-            step("writing the kernel", result)?;
+            for (address, bytes) in content::runs(segment.address, segment.bytes) {
+                step("writing the kernel", machine.write(domid, address, bytes))?;
+            }
         }
         let layout = &guest.layout;
         for (address, bytes) in [
@@ -274,4 +276,4 @@ fn step<T>(step: &'static str, result: io::Result<T>) -> Result<T, BuildError> {
 #[cfg(test)]
 mod model;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,13 +1,15 @@
 //! From a configuration to a plan: files are read and checked before the hypervisor hears of anything.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use oxen_core::kernel::{Image, PvhKernel};
+use oxen_core::kernel::PvhKernel;
 use oxen_xen::domain::CreateDomain;
 
 use crate::acpi;
+use crate::cache::KernelCache;
 use crate::error::BuildError;
+use crate::kernel::{Kernel, open};
 use crate::layout::{ACPI_START, Layout, Sizes};
 use crate::start_info::{self, Contents};
 
@@ -44,8 +46,7 @@ pub struct Guest {
     pub(crate) domain: CreateDomain,
     pub(crate) max_memory_mib: u64,
     pub(crate) memory_mib: u64,
-    /// The kernel's ELF file.
-    pub(crate) kernel: Vec<u8>,
+    pub(crate) kernel: Kernel,
     pub(crate) ramdisk: Option<(PathBuf, File)>,
     pub(crate) layout: Layout,
     pub(crate) start_info: Vec<u8>,
@@ -54,13 +55,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Reads and checks everything that `config` names, and plans where it goes.
+    /// Reads and checks everything that `config` names, and plans where it goes. A kernel that `cache` has is not unpacked.
     ///
     /// # Errors
     /// What is wrong with the configuration, the kernel or the ramdisk.
-    pub fn load(config: &Config) -> Result<Self, BuildError> {
+    pub fn load(config: &Config, cache: Option<&KernelCache>) -> Result<Self, BuildError> {
         check(config)?;
-        let kernel = unpack(&config.kernel)?;
+        let kernel = Kernel::load(&config.kernel, cache)?;
         let parsed = parse(&config.kernel, &kernel)?;
         let ramdisk = config.ramdisk.as_deref().map(open).transpose()?;
         let ramdisk_size = ramdisk.as_ref().map_or(0, |(_, size)| *size);
@@ -117,38 +118,6 @@ fn check(config: &Config) -> Result<(), BuildError> {
         ));
     }
     Ok(())
-}
-
-fn open(path: &Path) -> Result<(File, u64), BuildError> {
-    let failed = |source| BuildError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(std::io::ErrorKind::InvalidInput.into()));
-    }
-    Ok((file, metadata.len()))
-}
-
-/// The kernel's ELF file.
-fn unpack(path: &Path) -> Result<Vec<u8>, BuildError> {
-    let kernel = |cause| BuildError::Kernel {
-        path: path.to_owned(),
-        cause,
-    };
-    let file = fs::read(path).map_err(|source| BuildError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let image = Image::parse(&file).map_err(kernel)?;
-    if let Image::Elf(bytes) = image {
-        return Ok(bytes.to_vec());
-    }
-    let mut unpacked = vec![0; image.unpacked_size()];
-    image.unpack_into(&mut unpacked).map_err(kernel)?;
-    Ok(unpacked)
 }
 
 fn parse<'a>(path: &Path, file: &'a [u8]) -> Result<PvhKernel<'a>, BuildError> {

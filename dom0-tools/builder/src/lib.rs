@@ -12,12 +12,16 @@ pub mod layout;
 pub mod start_info;
 
 mod build;
+mod cache;
+mod content;
 mod error;
 mod guest;
+mod kernel;
 mod machine;
 mod xen;
 
 pub use build::{Built, Ring};
+pub use cache::KernelCache;
 pub use error::BuildError;
 pub use guest::{Config, Guest};
 pub use machine::Machine;

@@ -14,8 +14,10 @@ pub mod disk;
 pub mod domain;
 pub mod error;
 pub mod keys;
+mod read;
 pub mod settings;
 pub mod syntax;
+pub mod tools;
 pub mod vif;
 
 pub use cpulist::{CpuList, HostCpus};
@@ -23,6 +25,7 @@ pub use disk::DiskSpec;
 pub use domain::{Action, Affinity, DomainConfig, Parsed};
 pub use error::{ConfigError, Errors, Warning};
 pub use settings::Settings;
+pub use tools::ToolsConfig;
 pub use vif::VifSpec;
 
 /// Reads the configuration of one domain: the text of a file named `source`, then the `key=value` words of the command line, which win.

@@ -15,6 +15,7 @@ mod make;
 mod names;
 mod output;
 mod records;
+mod settings;
 mod supervise;
 #[cfg(test)]
 mod tests;

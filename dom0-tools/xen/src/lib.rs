@@ -12,6 +12,7 @@ pub mod cpu_map;
 pub mod domain;
 pub mod event_channel;
 pub mod evtchn;
+pub mod file_view;
 pub mod foreign;
 pub mod gntdev;
 pub mod grant;

@@ -9,6 +9,8 @@ use std::ptr::{self, NonNull};
 
 use crate::PAGE_SIZE;
 
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+
 /// Opens a device for reading and writing; an error names the device and what to do.
 pub fn open_device(path: &str, flags: i32) -> io::Result<File> {
     OpenOptions::new()
@@ -76,7 +78,8 @@ impl Pages {
     /// Maps zeroed memory of this process that stays resident, is present in the page tables and is not inherited by children:
     /// the hypervisor cannot take a page fault for a buffer, and a fork would make it copy-on-write.
     pub fn resident(pages: usize) -> io::Result<Self> {
-        let this = Self::map(pages, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let this = Self::map(pages, READ_WRITE, flags, (-1, 0))?;
         // SAFETY: the range was mapped above.
         let locked = unsafe { libc::mlock(this.as_ptr().cast(), this.size) };
         if locked != 0 {
@@ -97,25 +100,29 @@ impl Pages {
     /// Maps pages of a device from an offset on, which the device has given.
     pub fn of_device_at(device: BorrowedFd<'_>, pages: usize, offset: u64) -> io::Result<Self> {
         let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        Self::map(pages, libc::MAP_SHARED, device.as_raw_fd(), offset)
+        let device = (device.as_raw_fd(), offset);
+        Self::map(pages, READ_WRITE, libc::MAP_SHARED, device)
     }
 
-    fn map(pages: usize, flags: i32, fd: i32, offset: i64) -> io::Result<Self> {
+    /// Maps the first pages of a file, to be read only.
+    pub fn of_file(file: BorrowedFd<'_>, pages: usize) -> io::Result<Self> {
+        let file = (file.as_raw_fd(), 0);
+        Self::map(pages, libc::PROT_READ, libc::MAP_PRIVATE, file)
+    }
+
+    /// Maps pages of a file or device, from an offset on.
+    fn map(
+        pages: usize,
+        protection: i32,
+        flags: i32,
+        (fd, offset): (i32, i64),
+    ) -> io::Result<Self> {
         let size = pages
             .checked_mul(PAGE_SIZE)
             .filter(|&size| size > 0)
             .ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a mapping at an address of the kernel's choice touches no other one.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                fd,
-                offset,
-            )
-        };
+        let start = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, fd, offset) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

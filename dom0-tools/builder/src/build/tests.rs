@@ -9,7 +9,7 @@ const KERNEL_AT: u64 = 0x100_0000;
 const TEXT: &[u8] = b"\x90\x90\xF4\xEB";
 
 /// A PVH kernel of four bytes and a bss.
-fn kernel() -> Vec<u8> {
+pub(crate) fn kernel() -> Vec<u8> {
     const NOTE: usize = 64 + 2 * 56;
     let mut file = vec![0; 0x100];
     file[..7].copy_from_slice(b"\x7FELF\x02\x01\x01");
@@ -55,7 +55,7 @@ fn config(directory: &TempDir, memory_mib: u64) -> Config {
 
 fn guest(memory_mib: u64) -> Guest {
     let directory = TempDir::new().expect("a directory");
-    Guest::load(&config(&directory, memory_mib)).expect("a sound guest")
+    Guest::load(&config(&directory, memory_mib), None).expect("a sound guest")
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn impossible_configurations_are_refused_by_name() {
     let refused = |change: &dyn Fn(&mut Config)| {
         let mut bad = good.clone();
         change(&mut bad);
-        Guest::load(&bad)
+        Guest::load(&bad, None)
             .expect_err("a bad configuration")
             .to_string()
     };
@@ -170,7 +170,7 @@ fn distribution_kernels_are_placed() {
             memory_mib: 256,
             ..Config::default()
         };
-        let guest = Guest::load(&config).unwrap_or_else(|error| panic!("{error}"));
+        let guest = Guest::load(&config, None).unwrap_or_else(|error| panic!("{error}"));
         println!("{path}: entry {:#x}, {:x?}", guest.entry, guest.layout());
         assert_eq!(guest.layout().kernel.start, KERNEL_AT);
     }

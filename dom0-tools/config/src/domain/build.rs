@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::read::Reader;
 use super::treat::treat;
 use super::{
     Action, Actions, Affinity, DEFAULT_EVENT_CHANNELS, DEFAULT_WEIGHT, DomainConfig, MAX_VCPUS,
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::cpulist::CpuList;
 use crate::error::{ConfigError, Errors, Position, Source, Warning};
+use crate::read::Reader;
 use crate::settings::Settings;
 use crate::syntax::Value;
 
@@ -45,7 +45,7 @@ fn read(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> Option<DomainCo
         let parsed = Uuid::parse_str(text).ok();
         if parsed.is_none() {
             let help = "write 32 hexadecimal digits, as in 6f8b0c1e-4a53-4d58-9c6e-3c5a2d9f7b10";
-            refuse(reader, "uuid", &format!("{text:?} is not a UUID"), help);
+            reader.refuse("uuid", &format!("{text:?} is not a UUID"), help);
         }
         parsed
     });
@@ -69,7 +69,7 @@ fn read(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> Option<DomainCo
         && maxmem < memory
     {
         let message = format!("{maxmem} MiB is less than memory, {memory} MiB");
-        refuse(reader, "maxmem", &message, "raise it, or lower memory");
+        reader.refuse("maxmem", &message, "raise it, or lower memory");
     }
     let maxvcpus = reader.number("maxvcpus", 1, MAX_VCPUS);
     let vcpus = reader.number("vcpus", 1, MAX_VCPUS).unwrap_or(1);
@@ -77,7 +77,7 @@ fn read(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> Option<DomainCo
         && maxvcpus < vcpus
     {
         let message = format!("{maxvcpus} is less than vcpus, {vcpus}");
-        refuse(reader, "maxvcpus", &message, "raise it, or lower vcpus");
+        reader.refuse("maxvcpus", &message, "raise it, or lower vcpus");
     }
     let maxvcpus = maxvcpus.unwrap_or(vcpus);
     let config = DomainConfig {
@@ -107,13 +107,6 @@ fn read(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> Option<DomainCo
     reader.errors.is_empty().then_some(config)
 }
 
-/// An error at a key that is there.
-fn refuse(reader: &mut Reader<'_>, key: &'static str, message: &str, help: &str) {
-    if let Some(setting) = reader.setting(key) {
-        reader.fail(setting.error(message).help(help));
-    }
-}
-
 /// An error for a key that is not there: it has no place, so it stands at the start of the text.
 fn missing(reader: &mut Reader<'_>, key: &'static str, help: &str) {
     let source = reader
@@ -132,16 +125,11 @@ fn domain_type(reader: &mut Reader<'_>) {
         Some("pvh") => {}
         Some(kind @ ("hvm" | "pv")) => {
             let message = format!("{kind} domains are not supported");
-            refuse(
-                reader,
-                "type",
-                &message,
-                "Oxen runs PVH domains: type = \"pvh\"",
-            );
+            reader.refuse("type", &message, "Oxen runs PVH domains: type = \"pvh\"");
         }
         Some(other) => {
             let message = format!("cannot be {other:?}");
-            refuse(reader, "type", &message, "it takes pvh");
+            reader.refuse("type", &message, "it takes pvh");
         }
         None if reader.setting("type").is_some() => {}
         // xl's default is pv, which Oxen cannot give: guessing would start another kind of domain than the file means under xl.
@@ -163,12 +151,7 @@ fn name(reader: &mut Reader<'_>) -> Option<String> {
     match check_name(name) {
         Ok(()) => Some(name.to_owned()),
         Err(why) => {
-            refuse(
-                reader,
-                "name",
-                why,
-                "use letters, digits, \"-\", \"_\" and \".\"",
-            );
+            reader.refuse("name", why, "use letters, digits, \"-\", \"_\" and \".\"");
             None
         }
     }
@@ -177,7 +160,7 @@ fn name(reader: &mut Reader<'_>) -> Option<String> {
 fn path(reader: &mut Reader<'_>, key: &'static str) -> Option<PathBuf> {
     let text = reader.text(key)?;
     if text.is_empty() {
-        refuse(reader, key, "the path is empty", "write the path of a file");
+        reader.refuse(key, "the path is empty", "write the path of a file");
         return None;
     }
     Some(PathBuf::from(text))

@@ -1,7 +1,6 @@
 //! The typed configuration of a domain.
 
 mod build;
-mod read;
 mod treat;
 
 use std::path::PathBuf;

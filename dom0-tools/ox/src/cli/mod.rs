@@ -21,9 +21,16 @@ Examples:
   ox shutdown -w demo                       ask it to power off and wait until it has
   ox destroy demo                           take its power away";
 
+const FILES: &str = "\
+Files:
+  /etc/oxen/ox.conf              how ox works: kernel_cache, kernel_cache_mib
+  /var/cache/oxen/kernels        unpacked kernels, kept for the next `ox create`
+  /run/oxen/domains              what each domain was made from
+  /var/log/xen/supervisor.log    what became of domains that stopped";
+
 /// Creates, shows and controls the domains of this machine.
 #[derive(Debug, Parser)]
-#[command(name = "ox", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(name = "ox", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\n{FILES}"))]
 pub struct Cli {
     /// Say more about what is done
     #[arg(short, long, global = true)]

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::core_file;
 use super::{Built, DomainState, Hypervisor, MachineInfo, Share, VcpuState, Version};
 use crate::failure::Failure;
+use crate::settings;
 
 const KIB_PER_PAGE: u64 = 4;
 /// Bytes of the hypervisor's log that are asked for at first.
@@ -132,7 +133,8 @@ impl Hypervisor for Real {
             max_memory_mib: Some(config.maxmem_mib),
         };
         let name = config.name.clone();
-        let built = Guest::load(&config)
+        let cache = settings::kernel_cache()?;
+        let built = Guest::load(&config, cache.as_ref())
             .and_then(|guest| guest.build(&Xen::new(&self.privcmd)))
             .map_err(|error| build_failure(&name, &error))?;
         Ok(Built {

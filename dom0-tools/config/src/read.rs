@@ -7,15 +7,15 @@ use crate::settings::{Setting, Settings};
 use crate::syntax::{Value, parse_number};
 
 /// Gives typed values of settings and gathers what is wrong with them.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     settings: &'a Settings,
-    pub(super) errors: Vec<ConfigError>,
+    pub(crate) errors: Vec<ConfigError>,
     /// Keys that were asked for: what is honoured must be among them.
-    pub(super) asked: BTreeSet<&'static str>,
+    pub(crate) asked: BTreeSet<&'static str>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
+    pub(crate) fn new(settings: &'a Settings) -> Self {
         Self {
             settings,
             errors: Vec::new(),
@@ -23,23 +23,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn setting(&mut self, key: &'static str) -> Option<&'a Setting> {
+    pub(crate) fn setting(&mut self, key: &'static str) -> Option<&'a Setting> {
         self.asked.insert(key);
         self.settings.get(key)
     }
 
     /// The text that the first setting came from: a missing key is reported there.
-    pub(super) fn any_source(&self) -> Option<Source> {
+    pub(crate) fn any_source(&self) -> Option<Source> {
         let first = self.settings.iter().next();
         first.map(|setting| setting.source_name.clone())
     }
 
-    pub(super) fn fail(&mut self, error: ConfigError) {
+    pub(crate) fn fail(&mut self, error: ConfigError) {
         self.errors.push(error);
     }
 
+    /// An error at a key that is there.
+    pub(crate) fn refuse(&mut self, key: &'static str, message: &str, help: &str) {
+        if let Some(setting) = self.setting(key) {
+            self.fail(setting.error(message).help(help));
+        }
+    }
+
     /// A string; a plain number is one too, as in xl.
-    pub(super) fn text(&mut self, key: &'static str) -> Option<&'a str> {
+    pub(crate) fn text(&mut self, key: &'static str) -> Option<&'a str> {
         let setting = self.setting(key)?;
         match &setting.item.value {
             Value::Text(text) | Value::Number(text) => Some(text),
@@ -51,7 +58,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A whole number from `least` to `most`.
-    pub(super) fn number(&mut self, key: &'static str, least: u32, most: u32) -> Option<u32> {
+    pub(crate) fn number(&mut self, key: &'static str, least: u32, most: u32) -> Option<u32> {
         let setting = self.setting(key)?;
         let number = match &setting.item.value {
             Value::Text(text) | Value::Number(text) => parse_number(text),
@@ -72,7 +79,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The strings of a list, each with its place.
-    pub(super) fn list(
+    pub(crate) fn list(
         &mut self,
         key: &'static str,
     ) -> Option<(&'a Setting, Vec<(Position, &'a str)>)> {
@@ -99,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One of several names.
-    pub(super) fn named<T: Copy>(
+    pub(crate) fn named<T: Copy>(
         &mut self,
         key: &'static str,
         names: &[(&'static str, T)],
