@@ -191,14 +191,14 @@ fn control<H: Vcpu>(vcpu: &mut Running<H>) {
     if !vcpu.shared().control_waits() {
         return;
     }
-    if vcpu.shared().take_init() {
+    let sent = vcpu.shared().take_start_up();
+    if sent.init {
         vcpu.apic.reset();
         vcpu.shared().set_up(false);
         vcpu.wait = Wait::Down;
     }
     // One that arrives at a running vCPU is lost, as on hardware.
-    let startup = vcpu.shared().take_startup();
-    if let (Wait::Down, Some(vector)) = (vcpu.wait, startup) {
+    if let (Wait::Down, Some(vector)) = (vcpu.wait, sent.startup) {
         vcpu.start(Box::new(StartRegisters::sipi(vector)));
     }
     match vcpu.shared().take_switch() {

@@ -2,10 +2,11 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use oxen_core::apic::PostedInterrupts;
 use oxen_core::apic::local::Identity;
+use oxen_core::apic::start_up::Sent;
+use oxen_core::apic::{PostedInterrupts, StartUp};
 use oxen_core::id::{CpuId, VcpuId};
 use oxen_core::schedule::{Handle, RunsOn};
 use oxen_core::start::StartRegisters;
@@ -19,9 +20,6 @@ use super::snapshot::Snapshot;
 use crate::cpu;
 use crate::domain::life::Life;
 use crate::time;
-
-/// No start-up interrupt is waiting.
-const NO_STARTUP: u32 = u32::MAX;
 
 /// The shared part of a vCPU.
 pub struct VcpuShared {
@@ -50,8 +48,7 @@ pub struct VcpuShared {
     /// Its registers for the control domain.
     pub snapshot: Snapshot,
     nmi: AtomicBool,
-    init: AtomicBool,
-    startup: AtomicU32,
+    start_up: StartUp,
     switch: AtomicU8,
     up: AtomicBool,
     /// It has been started once, or given registers to start with.
@@ -115,7 +112,7 @@ impl VcpuShared {
         Self {
             id,
             life: life.clone(),
-            seat: Arc::new(Seat::new()),
+            seat: Arc::default(),
             posted: PostedInterrupts::new(),
             identity: Mutex::new(Identity {
                 id: id.0.into(),
@@ -129,8 +126,7 @@ impl VcpuShared {
             exits: Counters::default(),
             snapshot: Snapshot::default(),
             nmi: AtomicBool::new(false),
-            init: AtomicBool::new(false),
-            startup: AtomicU32::new(NO_STARTUP),
+            start_up: StartUp::default(),
             switch: AtomicU8::new(SWITCH_NONE),
             up: AtomicBool::new(false),
             initialised: AtomicBool::new(false),
@@ -231,32 +227,24 @@ impl VcpuShared {
 
     /// Posts INIT: the vCPU goes to wait for a start-up interrupt.
     pub fn post_init(&self) {
-        self.startup.store(NO_STARTUP, Ordering::Release);
-        self.init.store(true, Ordering::Release);
+        self.start_up.post_init();
         self.kick();
     }
 
     /// Posts a start-up interrupt.
     pub fn post_startup(&self, vector: u8) {
-        self.startup.store(vector.into(), Ordering::Release);
+        self.start_up.post_startup(vector);
         self.kick();
     }
 
-    /// Takes a posted INIT.
-    pub fn take_init(&self) -> bool {
-        self.init.swap(false, Ordering::AcqRel)
-    }
-
-    /// Takes a posted start-up interrupt.
-    pub fn take_startup(&self) -> Option<u8> {
-        u8::try_from(self.startup.swap(NO_STARTUP, Ordering::AcqRel)).ok()
+    /// Takes INIT and start-up interrupts.
+    pub fn take_start_up(&self) -> Sent {
+        self.start_up.take()
     }
 
     /// Whether INIT, a start-up interrupt or a switch waits.
     pub fn control_waits(&self) -> bool {
-        self.init.load(Ordering::Acquire)
-            || self.startup.load(Ordering::Acquire) != NO_STARTUP
-            || self.switch.load(Ordering::Acquire) != SWITCH_NONE
+        self.start_up.waits() || self.switch.load(Ordering::Acquire) != SWITCH_NONE
     }
 
     /// Posts a switch; the last one counts.

@@ -3,10 +3,12 @@
 pub mod io;
 pub mod local;
 pub mod posted;
+pub mod start_up;
 
 pub use io::{IoApic, PinChange};
 pub use local::LocalApic;
 pub use posted::PostedInterrupts;
+pub use start_up::StartUp;
 
 /// The access raises #GP(0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,6 +41,7 @@ mod pick;
 mod published;
 mod queue;
 mod scheduler;
+mod seat;
 mod virtual_time;
 mod wake;
 
@@ -52,6 +53,7 @@ pub use cpu_set::{BITMAP_BYTES, CpuSet, MAX_CPUS};
 pub use domain::{Domain, Params};
 pub use entity::Affinity;
 pub use scheduler::{Attachment, Error, Handle, Scheduler};
+pub use seat::{Asked, Seat};
 
 use crate::id::{DomainId, VcpuId};
 
