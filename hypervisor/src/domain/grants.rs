@@ -189,7 +189,8 @@ impl Domain {
         if list.is_empty() {
             return;
         }
-        p2m::flush_all();
+        let tables = self.p2m.lock().take_unlinked();
+        p2m::flush_and_release(tables);
         for Unmapped { handle, mapping } in list.drain(..) {
             let access = Access::host(mapping.write);
             mapping.owner.end_grant_use(mapping.grant, access);

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_core::address::{Gfn, Mfn};
-use oxen_core::memory::p2m::{Format, Kind, MapError, Mapping, P2m, Span, TableMemory};
+use oxen_core::memory::p2m::{Format, Kind, MapError, Mapping, P2m, Span, TableMemory, Unlinked};
 
 use crate::cpu;
 use crate::cpu::features::{self, Vendor};
@@ -131,16 +131,22 @@ impl DomainP2m {
     /// See [`P2m::unmap`].
     pub fn unmap(&mut self, gfn: Gfn, count: u64) -> Result<(), MapError> {
         self.unmap_unflushed(gfn, count)?;
-        flush_all();
+        flush_and_release(self.take_unlinked());
         Ok(())
     }
 
-    /// The same where the caller calls [`flush_all`] for many changes at once, before it lets anybody have the frames.
+    /// The same where the caller flushes for many changes at once with [`flush_and_release`], before it lets anybody have the
+    /// frames.
     ///
     /// # Errors
     /// See [`P2m::unmap`].
     pub fn unmap_unflushed(&mut self, gfn: Gfn, count: u64) -> Result<(), MapError> {
         self.0.unmap(gfn, count)
+    }
+
+    /// Tables that were emptied since, for [`flush_and_release`].
+    pub fn take_unlinked(&mut self) -> Unlinked {
+        self.0.take_unlinked()
     }
 }
 
@@ -148,6 +154,15 @@ impl Drop for DomainP2m {
     /// No vCPU is left that would walk the tables; what CPUs have cached of them goes before the root's next user runs.
     fn drop(&mut self) {
         self.0.release_all();
+    }
+}
+
+/// Drops translations that are cached, and then gives back tables that nothing leads to any more. They are taken from the
+/// map before, as others may take tables out of it meanwhile that this flush is too early for.
+pub fn flush_and_release(tables: Unlinked) {
+    flush_all();
+    for table in tables {
+        frames::free(table, 0);
     }
 }
 

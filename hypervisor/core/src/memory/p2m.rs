@@ -2,8 +2,10 @@
 //!
 //! Both have four levels of 512 entries and keep the frame number in the same bits; they differ in the permission and
 //! memory-type bits. The type of a mapping lives in bits 55:52, which both ignore (SDM vol. 3, table 29-7; APM vol. 2,
-//! 5.4).
+//! 5.4); where an entry leads to a table, bits 61:52, which both ignore too, count that table's entries. A table whose last
+//! entry goes is taken out of the map.
 
+use arrayvec::ArrayVec;
 use oxen_abi::Errno;
 
 use crate::address::{Gfn, HostPhys, Mfn};
@@ -16,6 +18,11 @@ const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 const LARGE: u64 = 1 << 7;
 const KIND_SHIFT: u32 = 52;
 const KIND_MASK: u64 = 0xF << KIND_SHIFT;
+/// In an entry that leads to a table, how many entries of that are not zero.
+const COUNT_SHIFT: u32 = 52;
+const ONE_ENTRY: u64 = 1 << COUNT_SHIFT;
+const COUNT_MASK: u64 = 0x3FF << COUNT_SHIFT;
+const ENTRIES: u64 = 512;
 
 /// What a mapping is, for the hypervisor's own decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +81,9 @@ pub enum Format {
 }
 
 impl Format {
-    fn table(self, table: Mfn) -> u64 {
+    fn table(self, table: Mfn, entries: u64) -> u64 {
         // EPT: read, write, execute. NPT: present, writable, user, as the nested walk counts as a user access.
-        table.address().0 | 0b111
+        table.address().0 | entries << COUNT_SHIFT | 0b111
     }
 
     fn leaf(self, frame: Mfn, kind: Kind, level: u32) -> u64 {
@@ -172,12 +179,24 @@ impl From<MapError> for Errno {
     }
 }
 
+/// Tables that nothing leads to any more, though CPUs may be in the middle of walks through them.
+pub type Unlinked = ArrayVec<Mfn, 16>;
+
+/// Where an entry is.
+#[derive(Clone, Copy)]
+struct Place {
+    table: Mfn,
+    slot: usize,
+}
+
 /// A domain's guest-physical map.
 pub struct P2m<M> {
     format: Format,
     memory: M,
     root: Mfn,
+    /// Tables that the root leads to, and itself.
     tables: u64,
+    unlinked: Unlinked,
     /// Most frames that the tables may take.
     most_tables: u64,
     /// Largest level of leaves: 2 (1 GiB), 1 (2 MiB) or 0.
@@ -194,6 +213,7 @@ impl<M: TableMemory> P2m<M> {
             memory,
             root,
             tables: 1,
+            unlinked: Unlinked::new_const(),
             most_tables: u64::MAX,
             largest,
         })
@@ -209,8 +229,7 @@ impl<M: TableMemory> P2m<M> {
         self.tables
     }
 
-    /// Bounds the frames that the tables take from now on. They do not shrink again when what they lead to is unmapped, so
-    /// that whoever may map anywhere could take all memory for them otherwise.
+    /// Bounds the frames that the tables take from now on: whoever may map anywhere could take all memory for them otherwise.
     pub const fn limit_tables(&mut self, most: u64) {
         self.most_tables = most;
     }
@@ -241,11 +260,11 @@ impl<M: TableMemory> P2m<M> {
                 return kind_of(entry).map(|kind| Span {
                     first: Gfn(gfn.0 & !(frames - 1)),
                     frames,
-                    frame: HostPhys(entry & ADDRESS).frame(),
+                    frame: frame_of(entry),
                     kind,
                 });
             }
-            table = HostPhys(entry & ADDRESS).frame();
+            table = frame_of(entry);
         }
         None
     }
@@ -274,7 +293,8 @@ impl<M: TableMemory> P2m<M> {
         Ok(())
     }
 
-    /// Makes `frames` guest frames from `gfn` on lead nowhere. The caller flushes cached translations.
+    /// Makes `frames` guest frames from `gfn` on lead nowhere. The caller flushes cached translations; the tables that become
+    /// empty are free only then, see [`Self::take_unlinked`].
     ///
     /// # Errors
     /// Out of memory when a large page must be split, or the range lies beyond the map.
@@ -298,6 +318,19 @@ impl<M: TableMemory> P2m<M> {
         Ok(())
     }
 
+    /// Takes the tables that nothing leads to any more. The caller gives them back ([`Self::release`]) when it has flushed
+    /// cached translations, after this and before anything is done to the map that could reach them.
+    pub fn take_unlinked(&mut self) -> Unlinked {
+        core::mem::take(&mut self.unlinked)
+    }
+
+    /// Gives tables back that no CPU can walk through any more.
+    pub fn release(&mut self, tables: Unlinked) {
+        for table in tables {
+            self.memory.release(table);
+        }
+    }
+
     /// Frees all tables. The map must not be used by any CPU any more.
     pub fn destroy(mut self) -> M {
         self.release_all();
@@ -306,47 +339,126 @@ impl<M: TableMemory> P2m<M> {
 
     /// Takes all tables back, the root too: the map is of no use afterwards.
     pub fn release_all(&mut self) {
+        let unlinked = self.take_unlinked();
+        self.release(unlinked);
         self.release_below(self.root, LEVELS - 1);
     }
 
     /// Sets the entry for `gfn` at `level`, building tables and splitting large pages on the way.
     fn set(&mut self, gfn: u64, level: u32, entry: u64) -> Result<(), MapError> {
-        let mut table = self.root;
+        let mut above = None;
+        let mut place = self.top(gfn);
         for upper in (level + 1..LEVELS).rev() {
-            let at = slot(gfn, upper);
-            let old = self.memory.read(table, at);
-            table = if old != 0 && old & LARGE == 0 {
-                HostPhys(old & ADDRESS).frame()
+            let old = self.read(place);
+            let table = if is_table(old) {
+                frame_of(old)
             } else {
-                if self.tables >= self.most_tables {
+                let Some(fresh) = self.fresh_table() else {
+                    self.prune(gfn);
                     return Err(MapError::OutOfMemory);
-                }
-                let fresh = self.memory.allocate().ok_or(MapError::OutOfMemory)?;
-                self.tables += 1;
+                };
+                let mut entries = 0;
                 if old != 0 {
                     self.split(old, upper, fresh);
+                    entries = ENTRIES;
                 }
-                self.memory.write(table, at, self.format.table(fresh));
+                self.write(above, place, self.format.table(fresh, entries));
                 fresh
             };
+            above = Some(place);
+            place = Place {
+                table,
+                slot: slot(gfn, upper - 1),
+            };
         }
-        let at = slot(gfn, level);
-        let old = self.memory.read(table, at);
-        self.memory.write(table, at, entry);
-        if level > 0 && old != 0 && old & LARGE == 0 {
-            let below = HostPhys(old & ADDRESS).frame();
+        let old = self.read(place);
+        self.write(above, place, entry);
+        if level > 0 && is_table(old) {
             // A CPU that still read them would take whatever comes into their frames for translations.
             self.memory.wait_for_walks();
-            self.release_below(below, level - 1);
+            self.release_below(frame_of(old), level - 1);
+        }
+        let is_empty = |place| self.read(place) & COUNT_MASK == 0;
+        if entry == 0 && above.is_some_and(is_empty) {
+            self.prune(gfn);
         }
         Ok(())
     }
 
+    /// Where the root's entry for `gfn` is.
+    fn top(&self, gfn: u64) -> Place {
+        Place {
+            table: self.root,
+            slot: slot(gfn, LEVELS - 1),
+        }
+    }
+
+    fn read(&self, place: Place) -> u64 {
+        self.memory.read(place.table, place.slot)
+    }
+
+    /// Writes an entry; `above` is the entry that leads to its table, which counts it. The root has none.
+    fn write(&mut self, above: Option<Place>, place: Place, entry: u64) {
+        let was_used = self.read(place) != 0;
+        self.memory.write(place.table, place.slot, entry);
+        if let Some(above) = above
+            && was_used != (entry != 0)
+        {
+            let counted = self.read(above);
+            let counted = if was_used {
+                counted - ONE_ENTRY
+            } else {
+                counted + ONE_ENTRY
+            };
+            self.memory.write(above.table, above.slot, counted);
+        }
+    }
+
+    fn fresh_table(&mut self) -> Option<Mfn> {
+        if self.tables >= self.most_tables {
+            return None;
+        }
+        let fresh = self.memory.allocate()?;
+        self.tables += 1;
+        Some(fresh)
+    }
+
+    /// Takes the tables on the way to `gfn` out of the map that are empty, the lowest first.
+    fn prune(&mut self, gfn: u64) {
+        let mut path: ArrayVec<Place, { LEVELS as usize }> = ArrayVec::new();
+        let mut place = self.top(gfn);
+        for level in (0..LEVELS - 1).rev() {
+            let entry = self.read(place);
+            if !is_table(entry) {
+                break;
+            }
+            path.push(place);
+            place = Place {
+                table: frame_of(entry),
+                slot: slot(gfn, level),
+            };
+        }
+        while let Some(place) = path.pop() {
+            let entry = self.read(place);
+            if entry & COUNT_MASK != 0 {
+                return;
+            }
+            self.write(path.last().copied(), place, 0);
+            self.tables -= 1;
+            if self.unlinked.is_full() {
+                self.memory.wait_for_walks();
+                let unlinked = self.take_unlinked();
+                self.release(unlinked);
+            }
+            self.unlinked.push(frame_of(entry));
+        }
+    }
+
     /// Fills `table` with the parts of a large page of `level`.
     fn split(&mut self, large: u64, level: u32, table: Mfn) {
-        let first = HostPhys(large & ADDRESS).frame();
+        let first = frame_of(large);
         let Some(kind) = kind_of(large) else { return };
-        for part in 0..512 {
+        for part in 0..ENTRIES {
             let frame = first + (part << (9 * (level - 1)));
             let leaf = self.format.leaf(frame, kind, level - 1);
             self.memory.write(table, part as usize, leaf);
@@ -364,17 +476,17 @@ impl<M: TableMemory> P2m<M> {
             if entry & LARGE != 0 {
                 break;
             }
-            table = HostPhys(entry & ADDRESS).frame();
+            table = frame_of(entry);
         }
         Some(())
     }
 
     fn release_below(&mut self, table: Mfn, level: u32) {
         if level > 0 {
-            for at in 0..512 {
+            for at in 0..ENTRIES as usize {
                 let entry = self.memory.read(table, at);
-                if entry != 0 && entry & LARGE == 0 {
-                    self.release_below(HostPhys(entry & ADDRESS).frame(), level - 1);
+                if is_table(entry) {
+                    self.release_below(frame_of(entry), level - 1);
                 }
             }
         }
@@ -389,6 +501,15 @@ fn check_range(gfn: Gfn, frames: u64) -> Result<(), MapError> {
         Some(end) if end <= limit => Ok(()),
         _ => Err(MapError::BeyondMap),
     }
+}
+
+/// Whether an entry above the lowest level leads to a table.
+const fn is_table(entry: u64) -> bool {
+    entry != 0 && entry & LARGE == 0
+}
+
+const fn frame_of(entry: u64) -> Mfn {
+    HostPhys(entry & ADDRESS).frame()
 }
 
 fn kind_of(entry: u64) -> Option<Kind> {

@@ -21,7 +21,7 @@ fn guest_main() {
     maps::of_itself();
     maps::with_a_peer();
     copies::run();
-    // The first round leaves what stays: parts of this domain's own map, and of its list of handles.
+    // The first round leaves what stays: parts of its list of handles.
     let mut free = 0;
     for round in 0..2 {
         limits::run();

@@ -125,16 +125,54 @@ fn tables_are_bounded_and_what_was_mapped_stays() {
     p2m.map(Gfn(7), Mfn(7), 1, Kind::Shared).expect("in range");
     let far = |n: u64| Gfn(n << 27);
     assert_eq!(p2m.tables(), 4);
-    assert_eq!(
-        p2m.map(far(1), Mfn(7), 1, Kind::Shared),
-        Err(MapError::OutOfMemory)
-    );
-    assert_eq!(p2m.tables(), 5);
-    assert!(p2m.lookup(Gfn(7)).is_some() && p2m.lookup(far(1)).is_none());
-    for n in 2..100 {
-        assert!(p2m.map(far(n), Mfn(7), 1, Kind::Shared).is_err());
+    for n in 1..100 {
+        assert_eq!(
+            p2m.map(far(n), Mfn(7), 1, Kind::Shared),
+            Err(MapError::OutOfMemory)
+        );
+        assert_eq!(p2m.tables(), 4, "those made on the way are gone again");
+        assert!(p2m.lookup(Gfn(7)).is_some() && p2m.lookup(far(n)).is_none());
     }
+    assert!(p2m.destroy().pages.is_empty());
+}
+
+#[test]
+fn tables_go_with_their_last_entry_and_may_be_walked_until_a_flush() {
+    let mut p2m = map(Format::Npt);
+    p2m.map(Gfn(5), Mfn(7), 2, Kind::Grant).expect("in range");
+    p2m.map(Gfn(512), Mfn(9), 1, Kind::Grant).expect("in range");
     assert_eq!(p2m.tables(), 5);
+    p2m.unmap(Gfn(5), 1).expect("in range");
+    assert_eq!(p2m.tables(), 5);
+    p2m.unmap(Gfn(6), 1).expect("in range");
+    assert_eq!((p2m.tables(), p2m.memory.pages.len()), (4, 5));
+    p2m.unmap(Gfn(512), 1).expect("in range");
+    assert_eq!((p2m.tables(), p2m.memory.pages.len()), (1, 5));
+    // Nothing was waited for: the caller's own flush does for all of them.
+    assert_eq!(p2m.memory.waits, 0);
+    let unlinked = p2m.take_unlinked();
+    assert!(
+        unlinked
+            .iter()
+            .all(|table| p2m.memory.pages[&table.0].iter().all(|&entry| entry == 0)),
+        "a walk through them must lead nowhere"
+    );
+    p2m.release(unlinked);
+    assert_eq!(p2m.memory.pages.len(), 1);
+}
+
+#[test]
+fn more_empty_tables_than_are_kept_wait_for_walks() {
+    let mut p2m = map(Format::Ept);
+    for n in 0..40 {
+        p2m.map(Gfn(n << 18), Mfn(n), 1, Kind::Grant)
+            .expect("in range");
+    }
+    for n in 0..40 {
+        p2m.unmap(Gfn(n << 18), 1).expect("in range");
+    }
+    assert_eq!(p2m.tables(), 1);
+    assert!(p2m.memory.waits > 0);
     assert!(p2m.destroy().pages.is_empty());
 }
 
@@ -179,6 +217,25 @@ fn expected(model: &Model, gfn: u64) -> Option<Mapping> {
     })
 }
 
+/// Tables that `table`, one of `level`, leads to, with itself. Each has as many entries as is counted above it, and at
+/// least one.
+fn counted(p2m: &P2m<Tables>, table: Mfn, level: u32) -> Result<u64, TestCaseError> {
+    let mut tables = 1;
+    for slot in 0..512 {
+        let entry = p2m.memory.read(table, slot);
+        if level == 0 || !is_table(entry) {
+            continue;
+        }
+        let below = frame_of(entry);
+        let entries = (0..512).filter(|&slot| p2m.memory.read(below, slot) != 0);
+        let entries = entries.count() as u64;
+        prop_assert!(entries > 0, "an empty table at level {}", level - 1);
+        prop_assert_eq!(entries, (entry & COUNT_MASK) >> COUNT_SHIFT);
+        tables += counted(p2m, below, level - 1)?;
+    }
+    Ok(tables)
+}
+
 proptest! {
     #[test]
     fn the_map_agrees_with_a_plain_one(
@@ -206,7 +263,7 @@ proptest! {
                 model.push((range, to));
             } else {
                 // Pages are changed in order; those before the one that wanted a table have been.
-                prop_assert!(p2m.tables() >= p2m.most_tables());
+                prop_assert!(p2m.tables() + u64::from(LEVELS) > p2m.most_tables());
                 let new = |gfn| to.map(|(mfn, kind)| Mapping { frame: Mfn(mfn + gfn - range.start), kind });
                 let changed = |gfn: &u64| p2m.lookup(Gfn(*gfn)) == new(*gfn);
                 let end = range.clone().find(|gfn| !changed(gfn)).unwrap_or(range.end);
@@ -216,6 +273,7 @@ proptest! {
                 prop_assert_eq!(p2m.lookup(Gfn(gfn)), expected(&model, gfn), "{:#x}", gfn);
             }
         }
+        prop_assert_eq!(counted(&p2m, p2m.root, LEVELS - 1)?, p2m.tables());
         for gfn in (0..3200).chain((1 << 18) - 700..(1 << 18) + 2000).chain([(1 << 19) - 1, 1 << 19]) {
             prop_assert_eq!(p2m.lookup(Gfn(gfn)), expected(&model, gfn), "{:#x}", gfn);
             if let Some(span) = p2m.lookup_span(Gfn(gfn)) {
@@ -224,7 +282,28 @@ proptest! {
                 prop_assert_eq!(Some(span.mapping(Gfn(last))), expected(&model, last));
             }
         }
-        prop_assert_eq!(p2m.memory.pages.len() as u64, p2m.tables());
+        prop_assert_eq!(p2m.memory.pages.len() as u64, p2m.tables() + p2m.unlinked.len() as u64);
+        // Whatever it was: when nothing is mapped any more, the root is all that is left.
+        p2m.limit_tables(u64::MAX);
+        prop_assert_eq!(p2m.unmap(Gfn(0), 1 << (ADDRESS_BITS - 12)), Ok(()));
+        prop_assert_eq!(p2m.tables(), 1);
         prop_assert!(p2m.destroy().pages.is_empty());
+    }
+
+    /// Pages that come and go one by one, as those of other domains do in the control domain's map.
+    #[test]
+    fn pages_mapped_alone_leave_no_table(places in prop::collection::btree_set(0u64..1 << 30, 1..40), order: u64) {
+        let mut p2m = P2m::new(Format::Ept, Tables::default(), true).expect("tests have memory");
+        for &place in &places {
+            prop_assert_eq!(p2m.map(Gfn(place), Mfn(place), 1, Kind::Foreign), Ok(()));
+        }
+        let mut places: Vec<u64> = places.into_iter().collect();
+        places.sort_by_key(|place| place.wrapping_mul(order | 1));
+        for place in places {
+            prop_assert_eq!(p2m.unmap(Gfn(place), 1), Ok(()));
+            let unlinked = p2m.take_unlinked();
+            p2m.release(unlinked);
+        }
+        prop_assert_eq!(p2m.memory.pages.len(), 1);
     }
 }
