@@ -24,6 +24,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 
+use oxen_core::address::PAGE_SIZE;
 use oxen_core::apic::{LocalApic, Trigger};
 use oxen_core::cmdline::Options;
 use oxen_core::id::CpuId;
@@ -328,6 +329,7 @@ fn new_vcpu<B: Backend>(
     domain: &Arc<Domain>,
     index: usize,
 ) -> Result<Running<B::Vcpu>, virt::Missing> {
+    const { assert!(size_of::<Running<B::Vcpu>>() <= PAGE_SIZE) };
     let no_memory = || virt::Missing::from("memory");
     let domain = domain.clone();
     let port_bitmap = if domain.privileged {
@@ -364,7 +366,7 @@ fn new_vcpu<B: Backend>(
     };
     if index == 0 && running.domain.privileged {
         let dom0::Start { entry, start_info } = machine.start;
-        running.start(Box::new(StartRegisters::pvh(entry, start_info)));
+        running.start(StartRegisters::pvh(entry, start_info));
     }
     Ok(running)
 }

@@ -7,7 +7,7 @@ use xtask::machine::{Kind, Outcome};
 use crate::{Case, checks};
 
 /// What the guest says that holds.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "own",
     "of a peer",
     "by a peer",
@@ -17,6 +17,7 @@ const PARTS: [&str; 9] = [
     "end of a peer in use",
     "ends in both orders",
     "memory",
+    "exhaustion",
 ];
 
 pub fn cases() -> Vec<Case> {

@@ -37,8 +37,11 @@ impl Domain {
             if !still_there || holds::is_held(frame) || p2m.unmap(page, 1).is_err() {
                 return;
             }
-            own.remove(page.bytes(1));
             frames::give_back(frame);
+            // The frame itself is memory for that. If another was quicker, the next step of destruction takes it out.
+            if own.reserve().is_ok() {
+                own.remove(page.bytes(1));
+            }
         }
         self.finish_if_empty();
     }

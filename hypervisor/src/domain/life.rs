@@ -18,7 +18,7 @@ use oxen_core::time::RunstateKind;
 
 use super::{Domain, p2m, registry};
 use crate::cpu;
-use crate::memory::{frames, holds};
+use crate::memory::{frames, heap, holds};
 use crate::time;
 use crate::vcpu::{VcpuShared, schedule};
 
@@ -100,17 +100,23 @@ pub fn create(
     if !(1..=MOST_VCPUS).contains(&vcpus) {
         return Err(Errno::Inval);
     }
-    registry::insert(asked, |id| {
+    let vcpus = vcpus as usize;
+    let make = |id| {
         let (format, gigabyte_pages) = p2m::machine_format();
         let map = p2m::DomainP2m::new(format, gigabyte_pages).ok_or(Errno::NoMem)?;
-        let domain = Domain::new(id, false, Life::paused(), vcpus as usize, map, grants)
-            .ok_or(Errno::NoMem)?;
+        let domain =
+            Domain::new(id, false, Life::paused(), vcpus, map, grants).ok_or(Errno::NoMem)?;
         *domain.handle.lock() = handle;
         let domain = Arc::new(domain);
         schedule::admit(&domain, |_| Affinity::default()).map_err(|_| Errno::NoMem)?;
         Ok(domain)
+    };
+    registry::insert(asked, |id| {
+        heap::with_room(Domain::blocks(vcpus), || make(id)).ok_or(Errno::NoMem)?
     })
 }
+
+const _: () = assert!(Domain::blocks(MOST_VCPUS as usize) <= heap::MOST_KEPT);
 
 impl Domain {
     /// Stops all vCPUs; returns when none runs. Counted: as many [`Domain::unpause`] let it run again.
@@ -193,11 +199,14 @@ impl Domain {
     fn release_memory(&self) -> Result<(), Errno> {
         const FRAMES_A_STEP: u64 = 16 << 10;
         let mut own = self.own.lock();
-        let ranges: alloc::vec::Vec<_> = own.iter().collect();
         let mut left = FRAMES_A_STEP;
-        for range in ranges {
+        let mut from = 0;
+        // What is held stays in the set, so that the next range begins behind it.
+        while let Some(range) = own.first_from(from) {
             let (mut first, end) = (range.start >> 12, range.end >> 12);
+            from = range.end;
             while first < end {
+                own.reserve()?;
                 if left == 0 {
                     return Err(Errno::Restart);
                 }

@@ -26,6 +26,7 @@ use oxen_core::grant::Limits;
 use oxen_core::id::{DomainId, VcpuId};
 use oxen_core::memory::p2m::{Kind, MapError};
 use oxen_core::memory::ranges::{MapEntry, RangeSet};
+use oxen_core::memory::try_collect;
 use oxen_core::schedule;
 use oxen_core::time as clock;
 use spin::{Mutex, Once};
@@ -100,7 +101,16 @@ pub fn want_apic_access_page() {
 }
 
 impl Domain {
-    /// A domain with the given vCPUs, an empty map and no memory. `None` without memory for its own pages.
+    /// Single blocks of the heap that a domain takes, with its vCPUs.
+    pub const fn blocks(vcpus: usize) -> usize {
+        const { assert!(size_of::<Self>() + 2 * size_of::<usize>() <= PAGE_SIZE) };
+        // Itself, its condition and its shares; the seat, the state and the scheduler's part of each vCPU; and the text of
+        // what is missing if one cannot be made.
+        3 + 3 * vcpus + 2
+    }
+
+    /// A domain with the given vCPUs, an empty map and no memory. `None` without memory for its own pages and lists; for its
+    /// single blocks room must have been made ([`crate::memory::heap::with_room`]).
     pub fn new(
         id: DomainId,
         privileged: bool,
@@ -113,7 +123,7 @@ impl Domain {
         const GUEST_PORTS: u32 = 1024;
         let ports = if privileged { fifo::PORTS } else { GUEST_PORTS };
         let shared_info = HostPages::new_zeroed(1)?;
-        let events = EventChannels::new(id, shared_info.shared(), vcpus, ports);
+        let events = EventChannels::new(id, shared_info.shared(), vcpus, ports).ok()?;
         let apic_access_page = if WANTS_APIC_PAGE.load(Ordering::Relaxed) {
             let mut page = HostPages::new_zeroed(1)?;
             // What vCPUs read there that reach their local APIC by MSRs, as on a machine where nothing answers.
@@ -123,9 +133,9 @@ impl Domain {
             None
         };
         let (life, now) = (Arc::new(life), time::nanos());
-        let vcpus: Box<[VcpuShared]> = (0..vcpus)
-            .map(|number| VcpuShared::new(VcpuId(number as u16), &life, now))
-            .collect();
+        let vcpus = (0..vcpus).map(|number| VcpuShared::new(VcpuId(number as u16), &life, now));
+        let vcpus = try_collect(vcpus).ok()?.into_boxed_slice();
+        let runstate_areas = try_collect(vcpus.iter().map(|_| Mutex::new(None))).ok()?;
         let domain = Self {
             id,
             privileged,
@@ -134,7 +144,7 @@ impl Domain {
             p2m: Mutex::new(p2m),
             own: Mutex::new(RangeSet::new()),
             memory_map: Once::new(),
-            runstate_areas: vcpus.iter().map(|_| Mutex::new(None)).collect(),
+            runstate_areas: runstate_areas.into_boxed_slice(),
             grants: Grants::new(grants)?,
             vcpus,
             life,
@@ -284,8 +294,12 @@ impl Domain {
         if is_needed {
             return Err(MapError::BeyondMap);
         }
+        let old_ram = before.filter(|old| old.kind == Kind::Ram && !self.privileged);
+        if old_ram.is_some() {
+            own.reserve().map_err(|_| MapError::OutOfMemory)?;
+        }
         p2m.replace(gfn, frame, Kind::Shared)?;
-        if let Some(old) = before.filter(|old| old.kind == Kind::Ram && !self.privileged) {
+        if let Some(old) = old_ram {
             own.remove(gfn.bytes(1));
             frames::give_back(old.frame);
         }

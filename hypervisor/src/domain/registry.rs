@@ -38,9 +38,11 @@ pub fn first_from(id: DomainId) -> Option<Arc<Domain>> {
     domains.get(place).cloned()
 }
 
-/// All of them, as they are now.
-pub fn all() -> Vec<Arc<Domain>> {
-    DOMAINS.read().clone()
+/// All of them, by number. The list may change meanwhile.
+pub fn all() -> impl Iterator<Item = Arc<Domain>> {
+    core::iter::successors(first_from(DomainId::DOM0), |domain| {
+        first_from(DomainId(domain.id.0.checked_add(1)?))
+    })
 }
 
 /// Adds a domain under the number that is asked for, or under the lowest that is free above the last one given.

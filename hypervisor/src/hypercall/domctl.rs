@@ -1,6 +1,5 @@
 //! `domctl`: the control domain makes, watches and ends domains.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU64;
 
@@ -18,6 +17,7 @@ use super::{
     Arguments, Outcome, cpu_policy, hvm_context, limits, scheduling, settings, versioned_handler,
 };
 use crate::domain::{Domain, life, registry};
+use crate::memory::heap;
 use crate::time;
 use crate::vcpu::Running;
 use crate::vcpu::shared::Switch;
@@ -308,10 +308,10 @@ fn start_vcpu<H: Vcpu>(
     record: u64,
 ) -> Result<(), Errno> {
     let target = domain.vcpus.get(index).ok_or(Errno::Inval)?;
-    let mut bytes = Box::new([0; context::CPU_SIZE]);
+    let mut bytes = heap::try_box([0; context::CPU_SIZE])?;
     read_bytes(vcpu, record, &mut *bytes)?;
     let start = StartRegisters::from_record(&bytes)?;
-    if !target.set_context(Box::new(start)) {
+    if !target.set_context(heap::try_box(start)?) {
         return Err(Errno::Exist);
     }
     target.post_switch(Switch::On);

@@ -1,8 +1,8 @@
 //! `sched_op`.
 
-use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 
+use arrayvec::ArrayVec;
 use oxen_abi::Errno;
 use oxen_abi::sched::{POLL_NARROW, POLL_PORTS, POLL_SIZE, cmd};
 use oxen_core::id::Port;
@@ -48,7 +48,7 @@ fn poll<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64) -> Outcome {
     let mut bytes = [0; 4 * POLL_PORTS as usize];
     let bytes = &mut bytes[..4 * count as usize];
     read_bytes(vcpu, argument.u64(0), bytes)?;
-    let ports: Vec<Port> = bytes
+    let ports: ArrayVec<Port, { POLL_PORTS as usize }> = bytes
         .chunks_exact(4)
         .map(|word| Port(u32::from_le_bytes([word[0], word[1], word[2], word[3]])))
         .collect();

@@ -5,6 +5,7 @@ use core::num::NonZeroU16;
 use oxen_abi::Errno;
 use oxen_abi::domctl::{affinity, scheduler};
 use oxen_abi::sysctl::{SCHEDULER_CREDIT2, scheduler as machine};
+use oxen_core::memory::try_collect;
 use oxen_core::schedule::{Affinity, BITMAP_BYTES, CpuSet, Handle, MAX_CPUS, Params};
 
 use super::Outcome;
@@ -93,7 +94,8 @@ fn write_set<H: Vcpu>(
     const MOST_BYTES: usize = 4096;
     let cpus = CpuSet::first(cpu::percpu::all().count());
     let room = (argument.u32(at + affinity::BITS) as usize).div_ceil(8);
-    let mut bytes = alloc::vec![0; room.min(MOST_BYTES)];
+    let zeros = (0..room.min(MOST_BYTES)).map(|_| 0);
+    let mut bytes = try_collect(zeros).map_err(|_| Errno::NoMem)?;
     for (to, from) in bytes.iter_mut().zip(set.and(&cpus).to_bitmap()) {
         *to = from;
     }

@@ -1,6 +1,5 @@
 //! `vcpu_op`, and the small calls about the calling vCPU: `set_timer_op`, `vm_assist`.
 
-use alloc::boxed::Box;
 use core::sync::atomic::AtomicU64;
 
 use oxen_abi::vcpu::{AREA_SIZE, RUNSTATE_SIZE, cmd, context};
@@ -13,7 +12,7 @@ use oxen_core::start::StartRegisters;
 use super::arguments::{Argument, write_bytes};
 use super::{Arguments, Outcome, unknown_operation};
 use crate::domain::RunstateArea;
-use crate::memory::guest;
+use crate::memory::{guest, heap};
 use crate::time;
 use crate::vcpu::Running;
 use crate::vcpu::shared::Switch;
@@ -53,7 +52,7 @@ pub fn vcpu_op<H: Vcpu>(
         cmd::INITIALISE => {
             let context = Argument::<{ context::SIZE }>::read(vcpu, pointer)?;
             let start = StartRegisters::from_context(context.bytes())?;
-            if shared.set_context(Box::new(start)) {
+            if shared.set_context(heap::try_box(start)?) {
                 Ok(0)
             } else {
                 Err(Errno::Exist)

@@ -1,15 +1,23 @@
 //! The heap: small blocks from a linked list of fixed size, large ones straight from the frame allocator, and so are small
 //! ones when the list is full: what domains need of it together is no fixed amount.
+//!
+//! Lists grow with `try_reserve`, single blocks are made with [`try_box`]. For blocks that the library makes without a way
+//! to fail, such as those behind an `Arc`, [`with_room`] has frames kept.
 
+use alloc::boxed::Box;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
 
+use arrayvec::ArrayVec;
 use linked_list_allocator::Heap;
+use oxen_abi::Errno;
 use oxen_core::address::{Mfn, PAGE_SIZE};
+use oxen_core::id::CpuId;
 use spin::Mutex;
 
 use super::frames;
 use super::layout as map;
+use crate::cpu;
 
 /// Blocks of at least this many bytes are whole frames.
 const LARGE: usize = 32 * 1024;
@@ -36,6 +44,66 @@ pub fn init() {
     unsafe { HEAP.small.lock().init((&raw mut POOL).cast(), SMALL_POOL) };
 }
 
+/// A value in a block of its own.
+///
+/// # Errors
+/// `NoMem`.
+pub fn try_box<T>(value: T) -> Result<Box<T>, Errno> {
+    const { assert!(size_of::<T>() > 0) };
+    // SAFETY: the layout is not of size 0. The block is T's, and is written before the box has it.
+    unsafe {
+        let block = alloc::alloc::alloc(Layout::new::<T>()).cast::<T>();
+        if block.is_null() {
+            return Err(Errno::NoMem);
+        }
+        block.write(value);
+        Ok(Box::from_raw(block))
+    }
+}
+
+/// Most blocks that [`with_room`] keeps frames for.
+pub const MOST_KEPT: usize = 128;
+
+/// Frames for a CPU's blocks of at most a page each, for when there are no others.
+struct Kept {
+    cpu: CpuId,
+    frames: ArrayVec<Mfn, MOST_KEPT>,
+}
+
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+
+/// Does something in which the calling CPU allocates at most so many blocks, of a page at most each, in a way that cannot
+/// fail. `None`, with nothing done, if there is no memory for all of them.
+pub fn with_room<R>(blocks: usize, act: impl FnOnce() -> R) -> Option<R> {
+    /// One at a time.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock();
+    let kept: ArrayVec<Mfn, MOST_KEPT> = (0..blocks.min(MOST_KEPT))
+        .map_while(|_| frames::allocate(0))
+        .collect();
+    let enough = kept.len() == blocks;
+    let cpu = cpu::current().id();
+    *KEPT.lock() = Some(Kept { cpu, frames: kept });
+    let result = enough.then(act);
+    let kept = KEPT.lock().take();
+    for frame in kept.into_iter().flat_map(|kept| kept.frames) {
+        frames::free(frame, 0);
+    }
+    result
+}
+
+/// A kept frame for a block, if the calling CPU is the one that they are kept for.
+fn kept(layout: &Layout) -> Option<Mfn> {
+    if layout.size().max(layout.align()) > PAGE_SIZE {
+        return None;
+    }
+    let mut kept = KEPT.lock();
+    let kept = kept.as_mut()?;
+    (kept.cpu == cpu::current().id())
+        .then(|| kept.frames.pop())
+        .flatten()
+}
+
 /// Bytes of the small pool in use and free.
 pub fn small_usage() -> (usize, usize) {
     let heap = HEAP.small.lock();
@@ -50,7 +118,10 @@ unsafe impl GlobalAlloc for HypervisorHeap {
         }
         let small = self.small.lock().allocate_first_fit(layout);
         small.map_or_else(
-            |()| large(&layout).map_or(null_mut(), map::direct_map_frame),
+            |()| {
+                let frame = large(&layout).or_else(|| kept(&layout));
+                frame.map_or(null_mut(), map::direct_map_frame)
+            },
             NonNull::as_ptr,
         )
     }

@@ -12,7 +12,6 @@ pub mod seat;
 pub mod shared;
 pub mod snapshot;
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use oxen_core::apic::LocalApic;
@@ -39,7 +38,7 @@ pub struct Running<H> {
     /// DR0 to DR3 while another vCPU has the CPU.
     pub debug_registers: [u64; 4],
     /// Where it is to start, once it is loaded.
-    pub start: Option<Box<StartRegisters>>,
+    pub start: Option<StartRegisters>,
     /// The emulated local APIC.
     pub apic: LocalApic,
     /// Keeps the local APIC's register page from other use.
@@ -84,7 +83,7 @@ impl<H: Vcpu> Running<H> {
     }
 
     /// Starts or restarts the vCPU, as soon as it has the CPU.
-    pub fn start(&mut self, start: Box<StartRegisters>) {
+    pub fn start(&mut self, start: StartRegisters) {
         self.start = Some(start);
         self.wait = Wait::Ready;
         self.shared().set_up(true);

@@ -199,12 +199,12 @@ fn control<H: Vcpu>(vcpu: &mut Running<H>) {
     }
     // One that arrives at a running vCPU is lost, as on hardware.
     if let (Wait::Down, Some(vector)) = (vcpu.wait, sent.startup) {
-        vcpu.start(Box::new(StartRegisters::sipi(vector)));
+        vcpu.start(StartRegisters::sipi(vector));
     }
     match vcpu.shared().take_switch() {
         Some(Switch::Off) => crash::vcpu_down(vcpu),
         Some(Switch::On) if vcpu.wait == Wait::Down => match vcpu.shared().take_context() {
-            Some(context) => vcpu.start(context),
+            Some(context) => vcpu.start(*context),
             // It goes on behind the call that stopped it.
             None => {
                 vcpu.shared().set_up(true);

@@ -22,6 +22,7 @@ use spin::{Mutex, Once};
 
 use crate::guest_page::GuestPage;
 use crate::id::{DomainId, Port, VcpuId};
+use crate::memory::try_collect;
 use abi::Abi;
 
 pub use channel::{Channel, Status};
@@ -72,21 +73,27 @@ pub struct EventChannels {
 impl EventChannels {
     /// No channels. Each vCPU's information is the legacy one in the shared page, for those that have one there.
     /// At most `limit` port numbers, of which 0 is not used, and no more than the ABI in use has.
-    pub fn new(domain: DomainId, shared_info: GuestPage, vcpus: usize, limit: u32) -> Self {
-        let table = Mutex::new(Table::new(vcpus, limit, Abi::two_level(shared_info)));
-        let vcpus = (0..vcpus)
-            .map(|index| VcpuEvents {
-                legacy: VcpuInfo::legacy(shared_info, index),
-                registered: Once::new(),
-                poll: Poll::new(),
-            })
-            .collect();
-        Self {
+    ///
+    /// # Errors
+    /// `NoMem`.
+    pub fn new(
+        domain: DomainId,
+        shared_info: GuestPage,
+        vcpus: usize,
+        limit: u32,
+    ) -> Result<Self, Errno> {
+        let table = Mutex::new(Table::new(vcpus, limit, Abi::two_level(shared_info))?);
+        let vcpus = (0..vcpus).map(|index| VcpuEvents {
+            legacy: VcpuInfo::legacy(shared_info, index),
+            registered: Once::new(),
+            poll: Poll::new(),
+        });
+        Ok(Self {
             domain,
-            vcpus,
+            vcpus: try_collect(vcpus).map_err(|_| Errno::NoMem)?,
             table,
             pollers: AtomicU32::new(0),
-        }
+        })
     }
 
     /// Bounds the port numbers: at most `limit`, of which 0 is not used. Ports that are open already stay.

@@ -88,7 +88,8 @@ impl World {
     fn new() -> Self {
         let shared = leaked_page();
         Self {
-            events: EventChannels::new(OWN, shared, VCPUS.into(), LIMIT),
+            events: EventChannels::new(OWN, shared, VCPUS.into(), LIMIT)
+                .expect("tests have memory"),
             shared,
             told: Told::default(),
             ports: BTreeMap::new(),

@@ -9,6 +9,7 @@ use super::abi::Abi;
 use super::channel::{Channel, Status};
 use super::fifo::Fifo;
 use crate::id::{DomainId, Port, VcpuId};
+use crate::memory::try_collect;
 
 /// Ports by vCPU and virtual interrupt, so that raising one searches nothing.
 type VirqPorts = [Option<Port>; Virq::COUNT as usize];
@@ -26,14 +27,18 @@ pub struct Table {
 
 impl Table {
     /// No open ports; at most `limit` numbers, of which 0 is not used, and no more than the ABI has.
-    pub fn new(vcpus: usize, limit: u32, abi: Abi) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// `NoMem`.
+    pub fn new(vcpus: usize, limit: u32, abi: Abi) -> Result<Self, Errno> {
+        let virqs = (0..vcpus).map(|_| [None; Virq::COUNT as usize]);
+        Ok(Self {
             channels: Vec::new(),
             free_from: 1,
             limit,
-            virqs: alloc::vec![[None; Virq::COUNT as usize]; vcpus],
+            virqs: try_collect(virqs).map_err(|_| Errno::NoMem)?,
             abi,
-        }
+        })
     }
 
     /// Sets how many port numbers the domain may have; ports that are open already stay.

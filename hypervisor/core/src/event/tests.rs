@@ -27,7 +27,10 @@ impl Log {
 
 fn domain(id: u16) -> (EventChannels, GuestPage) {
     let page = leaked_page();
-    (EventChannels::new(DomainId(id), page, 4, 4096), page)
+    (
+        EventChannels::new(DomainId(id), page, 4, 4096).expect("tests have memory"),
+        page,
+    )
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn a_loop_within_one_domain_works_and_both_ends_fall_together() {
 #[test]
 fn ports_are_bounded_and_closed_ones_used_again() {
     let page = leaked_page();
-    let events = EventChannels::new(DomainId(1), page, 1, 4);
+    let events = EventChannels::new(DomainId(1), page, 1, 4).expect("tests have memory");
     let ports: Vec<_> = (0..3)
         .map(|_| events.bind_ipi(VcpuId(0)).expect("below the limit"))
         .collect();
@@ -294,7 +297,7 @@ fn a_reset_closes_everything_and_names_far_ends() {
 #[test]
 fn a_vcpu_past_the_legacy_ones_gets_its_events_when_it_registers() {
     let shared = leaked_page();
-    let events = EventChannels::new(DomainId(1), shared, 40, 4096);
+    let events = EventChannels::new(DomainId(1), shared, 40, 4096).expect("tests have memory");
     let log = Log::default();
     assert!(
         events

@@ -3,6 +3,9 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use arrayvec::ArrayVec;
+use oxen_abi::Errno;
+
 /// Sorted, disjoint, non-empty ranges of u64.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet(Vec<Range<u64>>);
@@ -18,6 +21,13 @@ impl RangeSet {
         self.0.iter().cloned()
     }
 
+    /// The first range with numbers from `from` on, of which it has those only.
+    pub fn first_from(&self, from: u64) -> Option<Range<u64>> {
+        let at = self.0.partition_point(|range| range.end <= from);
+        let range = self.0.get(at)?;
+        Some(range.start.max(from)..range.end)
+    }
+
     /// Numbers in the set.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|range| range.end - range.start).sum()
@@ -27,6 +37,14 @@ impl RangeSet {
     pub fn contains(&self, value: u64) -> bool {
         let after = self.0.partition_point(|range| range.start <= value);
         after > 0 && self.0[after - 1].end > value
+    }
+
+    /// Makes room for one change more: the next [`Self::insert`] or [`Self::remove`] needs no memory.
+    ///
+    /// # Errors
+    /// `NoMem`.
+    pub fn reserve(&mut self) -> Result<(), Errno> {
+        self.0.try_reserve(1).map_err(|_| Errno::NoMem)
     }
 
     /// Adds a range.
@@ -49,7 +67,8 @@ impl RangeSet {
         }
         let first = self.0.partition_point(|old| old.end <= range.start);
         let last = self.0.partition_point(|old| old.start < range.end);
-        let mut rest = Vec::new();
+        // What is left of the first and of the last range that it meets.
+        let mut rest: ArrayVec<Range<u64>, 2> = ArrayVec::new();
         for old in &self.0[first..last] {
             if old.start < range.start {
                 rest.push(old.start..range.start);
@@ -252,6 +271,10 @@ mod tests {
             }
             for (value, &bit) in bits.iter().enumerate() {
                 prop_assert_eq!(set.contains(value as u64), bit);
+                let first = (value..bits.len()).find(|&at| bits[at]);
+                let end = first.map(|first| (first..bits.len()).find(|&at| !bits[at]).unwrap_or(bits.len()));
+                let found = set.first_from(value as u64);
+                prop_assert_eq!(found.map(|range| (range.start as usize, range.end as usize)), first.zip(end));
             }
             let ranges: Vec<_> = set.iter().collect();
             prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start));

@@ -77,6 +77,8 @@ fn set_memory_map<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
         return Err(Errno::Inval);
     }
     let mut map = alloc::vec::Vec::new();
+    map.try_reserve_exact(count as usize)
+        .map_err(|_| Errno::NoMem)?;
     for index in 0..u64::from(count) {
         let entry = Argument::<ENTRY>::read(vcpu, buffer.wrapping_add(index * ENTRY as u64))?;
         let start = entry.u64(0);

@@ -96,6 +96,7 @@ fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
             .filter(|mapping| mapping.kind == Kind::Ram)
             .filter(|mapping| !event_pages.must_keep(mapping.frame))
             .ok_or(MapError::BeyondMap)?;
+        own.reserve().map_err(|_| MapError::OutOfMemory)?;
         p2m.unmap(Gfn(frame), 1)?;
         own.remove(Gfn(frame).bytes(1));
         frames::give_back(mapping.frame);
@@ -115,6 +116,7 @@ fn give(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
     if !within_limit || domain.life.is_dying() || !range.start.is_multiple_of(count) {
         return Err(MapError::OutOfMemory);
     }
+    own.reserve().map_err(|_| MapError::OutOfMemory)?;
     let mut p2m = domain.p2m.lock();
     if range.clone().any(|frame| p2m.lookup(Gfn(frame)).is_some()) {
         return Err(MapError::BeyondMap);
@@ -138,10 +140,14 @@ fn give_own(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
     for frame in gfn.0..gfn.0.saturating_add(1 << order) {
         let mut own = domain.own.lock();
         let mut p2m = domain.p2m.lock();
+        own.reserve().map_err(|_| MapError::OutOfMemory)?;
         if p2m.lookup(Gfn(frame)).is_some() || !frames::take_zeroed(Mfn(frame)) {
             return Err(MapError::OutOfMemory);
         }
-        p2m.map(Gfn(frame), Mfn(frame), 1, Kind::Ram)?;
+        if let Err(error) = p2m.map(Gfn(frame), Mfn(frame), 1, Kind::Ram) {
+            frames::give_back(Mfn(frame));
+            return Err(error);
+        }
         own.insert(Gfn(frame).bytes(1));
     }
     Ok(())

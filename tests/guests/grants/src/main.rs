@@ -6,6 +6,7 @@
 mod calls;
 mod copies;
 mod deaths;
+mod exhaustion;
 mod limits;
 mod maps;
 mod memory;
@@ -34,6 +35,7 @@ fn guest_main() {
         }
         free = now;
     }
+    exhaustion::run();
 }
 
 /// Says that something holds.

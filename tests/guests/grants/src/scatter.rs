@@ -27,9 +27,9 @@ pub fn run(peer: &Peer) {
     // More places than there may be tables; the first round leaves a list of handles.
     let mut free = 0;
     for round in 0..ROUNDS {
-        let first = SOME + round * COUNT as u64 * APART;
-        assert!(map_from(peer, first) == COUNT);
-        unmap_from(peer, first, COUNT);
+        let mapped = Mapped::from(peer, SOME + round * COUNT as u64 * APART);
+        assert!(mapped.count == COUNT);
+        mapped.end(peer);
         let now = free_pages();
         assert!(
             round == 0 || now == free,
@@ -39,13 +39,15 @@ pub fn run(peer: &Peer) {
     }
     // Where few tables may be, the mappings end; what was made in vain for the one that is refused is gone too.
     const FEW: u64 = 30;
+    const FAR: u64 = 1 << 36;
     limit_tables(peer, FEW);
-    let mapped = map_from(peer, SOME);
-    assert!((1..FEW as usize).contains(&mapped), "{mapped} mapped");
-    assert!(map_from(peer, SOME + (1 << 40)) == 0);
-    unmap_from(peer, SOME, mapped);
-    assert!(map_from(peer, SOME + (1 << 40)) > 0);
-    unmap_from(peer, SOME + (1 << 40), mapped_of(peer));
+    let first = Mapped::from(peer, SOME);
+    assert!((1..FEW as usize).contains(&first.count));
+    assert!(Mapped::from(peer, FAR).count == 0);
+    first.end(peer);
+    let far = Mapped::from(peer, FAR);
+    assert!(far.count == first.count);
+    far.end(peer);
     limit_tables(peer, DEFAULT_TABLES);
     let now = free_pages();
     assert!(now == free, "{free} pages were free, {now} are in the end");
@@ -63,38 +65,44 @@ fn limit_tables(peer: &Peer, tables: u64) {
     assert!(result == 0, "set_paging_mempool_size: {result}");
 }
 
-fn place(first: u64, index: usize) -> u64 {
-    first + index as u64 * APART
+/// The same page at places a table's reach apart.
+struct Mapped {
+    first: u64,
+    handles: [u32; COUNT],
+    /// Places before the first one that was refused.
+    count: usize,
 }
 
-/// Maps one page at each of some places; returns how many before the first that was refused.
-fn map_from(peer: &Peer, first: u64) -> usize {
-    let arguments: [_; COUNT] =
-        core::array::from_fn(|index| map_argument(0, 70, place(first, index), map::FLAG_HOST));
-    peer.fill(ARGUMENTS, arguments.as_flattened());
-    assert!(peer.grant_table_op(cmd::MAP_GRANT_REF, ARGUMENTS, COUNT as u32) == 0);
-    mapped_of(peer)
-}
-
-/// How many were mapped before the first that was refused, by the arguments of the last call.
-fn mapped_of(peer: &Peer) -> usize {
-    let is_mapped = |index: usize| peer.half(ARGUMENTS, index * map::SIZE + map::STATUS);
-    let is_mapped = |index: &usize| is_mapped(*index) == status(Status::Okay);
-    let mapped = (0..COUNT).take_while(is_mapped).count();
-    assert!((mapped..COUNT).all(|index| !is_mapped(&index)));
-    mapped
-}
-
-/// Unmaps what [`map_from`] has mapped.
-fn unmap_from(peer: &Peer, first: u64, mapped: usize) {
-    let arguments: [_; COUNT] = core::array::from_fn(|index| {
-        let handle = peer.half(ARGUMENTS, index * map::SIZE + map::HANDLE);
-        unmap_argument(handle as u32, place(first, index))
-    });
-    peer.fill(ARGUMENTS, arguments[..mapped].as_flattened());
-    assert!(peer.grant_table_op(cmd::UNMAP_GRANT_REF, ARGUMENTS, mapped as u32) == 0);
-    for index in 0..mapped {
-        let got = peer.half(ARGUMENTS, index * unmap::SIZE + unmap::STATUS);
-        assert!(got == status(Status::Okay), "unmap {index}: {got}");
+impl Mapped {
+    fn from(peer: &Peer, first: u64) -> Self {
+        let arguments: [_; COUNT] =
+            core::array::from_fn(|index| map_argument(0, 70, place(first, index), map::FLAG_HOST));
+        peer.fill(ARGUMENTS, arguments.as_flattened());
+        assert!(peer.grant_table_op(cmd::MAP_GRANT_REF, ARGUMENTS, COUNT as u32) == 0);
+        let at = |index: usize, field| peer.half(ARGUMENTS, index * map::SIZE + field);
+        let is_mapped = |index: &usize| at(*index, map::STATUS) == status(Status::Okay);
+        let count = (0..COUNT).take_while(is_mapped).count();
+        assert!((count..COUNT).all(|index| !is_mapped(&index)));
+        Self {
+            first,
+            handles: core::array::from_fn(|index| at(index, map::HANDLE) as u32),
+            count,
+        }
     }
+
+    fn end(&self, peer: &Peer) {
+        let arguments: [_; COUNT] = core::array::from_fn(|index| {
+            unmap_argument(self.handles[index], place(self.first, index))
+        });
+        peer.fill(ARGUMENTS, arguments[..self.count].as_flattened());
+        assert!(peer.grant_table_op(cmd::UNMAP_GRANT_REF, ARGUMENTS, self.count as u32) == 0);
+        for index in 0..self.count {
+            let got = peer.half(ARGUMENTS, index * unmap::SIZE + unmap::STATUS);
+            assert!(got == status(Status::Okay), "unmap {index}: {got}");
+        }
+    }
+}
+
+const fn place(first: u64, index: usize) -> u64 {
+    first + index as u64 * APART
 }

@@ -49,7 +49,7 @@ impl Guest {
     pub fn new(vcpus: usize, limit: u32) -> Self {
         let shared = leaked_page();
         Self {
-            events: EventChannels::new(OWN, shared, vcpus, limit),
+            events: EventChannels::new(OWN, shared, vcpus, limit).expect("tests have memory"),
             shared,
             told: Told::default(),
             controls: vec![None; vcpus],
