@@ -1,13 +1,10 @@
-//! The ends of guests, and what comes after them: shutdown, reboot, crash, daemons that are killed, many guests at once.
+//! The ends of guests, and what comes after them: shutdown, reboot, crash, daemons that are killed.
 
 use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
 use crate::Case;
 use crate::domains::{CONFIG, MEMORY, USERSPACE, with_tools};
-
-/// Four tools at once hold a guest's unpacked kernel each.
-const MORE_MEMORY: (u32, u32) = (1536, 832);
 
 /// Shell functions that the tests use. `within SECONDS COMMAND` waits for a command to succeed.
 const FUNCTIONS: &[&str] = &[
@@ -21,18 +18,17 @@ const FUNCTIONS: &[&str] = &[
 type Test = fn(&mut Dom0) -> Result<(), Failure>;
 
 pub fn cases() -> Vec<Case> {
-    let tests: [(&str, _, Test); 5] = [
-        ("domains::shut_down", MEMORY, shut_down),
-        ("domains::rebooted", MEMORY, rebooted),
-        ("domains::crashed", MEMORY, crashed),
-        ("domains::many", MORE_MEMORY, many),
-        ("domains::daemons_killed", MEMORY, daemons_killed),
+    let tests: [(&str, Test); 4] = [
+        ("domains::shut_down", shut_down),
+        ("domains::rebooted", rebooted),
+        ("domains::crashed", crashed),
+        ("domains::daemons_killed", daemons_killed),
     ];
     let mut cases = Vec::new();
     for kind in [Kind::Tcg, Kind::Bochs, Kind::Kvm] {
-        for (name, memory, test) in tests {
+        for (name, test) in tests {
             cases.push(Case::new(kind, name, move |name, kind| {
-                with_tools(name, kind, memory, |dom0| {
+                with_tools(name, kind, MEMORY, |dom0| {
                     for function in FUNCTIONS {
                         dom0.run(&function.replace("USERSPACE", USERSPACE))?;
                     }
@@ -130,25 +126,6 @@ fn crashed(dom0: &mut Dom0) -> Result<(), Failure> {
     nothing_left(dom0, &before)?;
     dom0.run(&format!("ox create {CONFIG} && up demo 2"))?;
     dom0.run(&format!("{crash}; gone demo"))?;
-    nothing_left(dom0, &before)
-}
-
-/// Four at a time, some of them destroyed before they run; two of the same name, of which one is made.
-fn many(dom0: &mut Dom0) -> Result<(), Failure> {
-    let before = used(dom0)?;
-    dom0.run(&format!(
-        "rounds() {{ for r in 1 2; do ox create {CONFIG} name=$1 memory=80 $2 || echo $1 >> /tmp/failed; ox destroy $1 || echo $1 >> /tmp/failed; done; }}"
-    ))?;
-    dom0.run("rounds a & rounds b -p & rounds c & rounds d -p & wait; ! cat /tmp/failed")?;
-    nothing_left(dom0, &before)?;
-    let twins = dom0.run(&format!(
-        "for n in 1 2; do (ox create -p {CONFIG} memory=80; echo exit $?) > /tmp/twin.$n 2>&1 & done; wait; cat /tmp/twin.*"
-    ))?;
-    ensure!(
-        twins.contains("exit 0") && twins.contains("exit 5") && twins.contains("is taken by"),
-        "two creates of one name: {twins}"
-    );
-    dom0.run("ox destroy demo")?;
     nothing_left(dom0, &before)
 }
 

@@ -12,7 +12,9 @@ mod guests;
 mod hostile;
 mod isolation;
 mod kernels;
+mod ledger;
 mod lives;
+mod many;
 mod pending;
 mod registers;
 mod scheduling;
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         scheduling::cases,
         control::cases,
         lives::cases,
+        many::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -9,7 +9,7 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 7] = [
+pub const PACKAGES: [&str; 8] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
@@ -17,6 +17,7 @@ pub const PACKAGES: [&str; 7] = [
     "oxen-grants-guest",
     "oxen-registers-guest",
     "oxen-spin-guest",
+    "oxen-visitor-guest",
 ];
 
 /// What cargo needs to build the tests that try all orders of what threads do: crates whose atomics are loom's then.

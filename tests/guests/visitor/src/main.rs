@@ -1,0 +1,115 @@
+//! An unprivileged guest that is there at once: it takes event channels, grants pages to dom0, makes a node and a watch in
+//! xenstore, says so on its console, and gives nothing of it back. The command line says what comes `then`: `stay` (the
+//! default) with a sign of life now and then, `poweroff`, `reboot`, `crash`, or `flood`, which fills the console without pause.
+#![no_std]
+#![no_main]
+
+mod store;
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use oxen_abi::event_channel::cmd;
+use oxen_abi::grant::entry;
+use oxen_abi::{memory, sched};
+use oxen_guest_runtime::hypercall::{self, SELF};
+use oxen_guest_runtime::{command_line, cpu, events, line, ring, shut_down};
+use store::Store;
+
+const CONTROL_DOMAIN: u32 = 0;
+/// Event channels of each kind, and grants.
+const PORTS: u32 = 16;
+const GRANTS: usize = 16;
+/// The first ones are the toolstack's (`GNTTAB_NR_RESERVED_ENTRIES`).
+const FIRST_GRANT: usize = 8;
+/// Frame from which pages are granted: RAM that nothing uses.
+const GRANTED_FRAMES: u32 = (24 << 20) >> 12;
+/// Between two signs of life.
+const PAUSE_NANOS: u64 = 100_000_000;
+
+#[repr(C, align(4096))]
+struct Page([u8; 4096]);
+
+/// Where the grant table is mapped.
+static mut TABLE: Page = Page([0; 4096]);
+
+#[unsafe(no_mangle)]
+fn guest_main() {
+    events::bind_timer();
+    // Daemons come and go; they bind the far end of the channel anew.
+    ring::trust_channel();
+    let mut store = Store::open();
+    take_ports();
+    grant_pages();
+    assert!(store.write("data/visitor", b"here"), "no node");
+    assert!(store.watch("data", "visitor"), "no watch");
+    line!("visitor: here");
+    match command_line::value("then").unwrap_or("stay") {
+        "stay" => stay(&mut store),
+        "flood" => flood(),
+        "poweroff" => shut_down(sched::reason::POWEROFF),
+        "reboot" => shut_down(sched::reason::REBOOT),
+        "crash" => shut_down(sched::reason::CRASH),
+        other => panic!("then={other}?"),
+    }
+}
+
+/// Tells of itself by both daemons, for ever.
+fn stay(store: &mut Store) -> ! {
+    static BEATS: AtomicU32 = AtomicU32::new(0);
+    loop {
+        nap(PAUSE_NANOS);
+        let beat = BEATS.fetch_add(1, Ordering::Relaxed);
+        // Whoever reads the store finds the time in the console's log, so the value itself need not change.
+        assert!(store.write("data/visitor", b"well"), "the store is gone");
+        line!("visitor: beat {beat}");
+    }
+}
+
+fn flood() -> ! {
+    loop {
+        line!("visitor: flood ...............................................................");
+    }
+}
+
+/// Halts for a while.
+pub fn nap(nanos: u64) {
+    events::forget();
+    events::set_timer(nanos);
+    cpu::halt();
+    cpu::interrupts(false);
+}
+
+fn take_ports() {
+    for _ in 0..PORTS {
+        // evtchn_alloc_unbound: domain and remote u16, port u32.
+        let mut argument = [u32::from(SELF) | CONTROL_DOMAIN << 16, 0];
+        let result = hypercall::event_channel_op(cmd::ALLOC_UNBOUND, &mut argument);
+        assert!(result == 0, "alloc_unbound: {result}");
+        events::bind_ipi(0);
+    }
+}
+
+fn grant_pages() {
+    let place = (&raw mut TABLE).cast::<u8>();
+    // xen_add_to_physmap: domid, size u16, space u32; index; frame.
+    let mut argument = [
+        u64::from(SELF) | u64::from(memory::space::GRANT_TABLE) << 32,
+        0,
+        place as u64 >> 12,
+    ];
+    let result = hypercall::memory_op(memory::cmd::ADD_TO_PHYSMAP, &mut argument);
+    assert!(result == 0, "the grant table: {result}");
+    for index in 0..GRANTS {
+        let at = (FIRST_GRANT + index) * entry::V1_SIZE;
+        let frame = GRANTED_FRAMES + index as u32;
+        // SAFETY: inside of the page, which is the grant table now; the frame comes before the flags that make it count.
+        unsafe {
+            place
+                .add(at + entry::V1_FRAME)
+                .cast::<u32>()
+                .write_volatile(frame);
+            let header = u32::from(entry::PERMIT_ACCESS) | CONTROL_DOMAIN << 16;
+            place.add(at).cast::<u32>().write_volatile(header);
+        }
+    }
+}
