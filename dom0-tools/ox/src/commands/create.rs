@@ -67,8 +67,11 @@ fn create(
     remember(&record)?;
     let made = make(host, &record.config, uuid, arguments.paused);
     let forget = |failure| {
-        // A record that stays is dealt with by the supervisor, or by the next who wants the name.
-        let _ = held.remove();
+        // A record that stays is dealt with by the supervisor, or by the next who wants the name: so it shall where something
+        // else is left.
+        if !matches!(failure, Failure::NotUndone { .. }) {
+            let _ = held.remove();
+        }
         failure
     };
     let domid = made.map_err(forget)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{LOCK, RECORD, Record, path, read, write};
+use super::{LOCK, PREFIX, RECORD, Record, path, read, write};
 
 /// The lock of a name, until this is dropped or the process ends.
 #[derive(Debug)]
@@ -51,6 +51,24 @@ impl Held {
                 return Ok(Some(held));
             }
         }
+    }
+
+    /// Removes the locks that nobody holds: their owners were killed.
+    pub fn sweep(directory: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let file_name = entry?.file_name();
+            let name = file_name
+                .to_str()
+                .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(LOCK));
+            if let Some(name) = name {
+                drop(Self::try_take(directory, name)?);
+            }
+        }
+        Ok(())
     }
 
     /// The file may have been removed by who had the lock before: then it is not the lock any more.

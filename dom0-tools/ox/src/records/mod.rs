@@ -19,6 +19,8 @@ pub use held::Held;
 
 /// Where records are kept.
 pub const DIRECTORY: &str = "/run/oxen/domains";
+/// How the names of all files begin.
+const PREFIX: &str = "_";
 /// How the names of records end.
 const RECORD: &str = ".json";
 /// How the names of locks end.
@@ -164,7 +166,7 @@ fn write(path: &Path, record: &Record) -> io::Result<()> {
 
 /// Names have no "/" and are shorter than a file's name can be; the prefix keeps "." and ".." what they are.
 fn path(directory: &Path, name: &str, suffix: &str) -> PathBuf {
-    directory.join(format!("_{name}{suffix}"))
+    directory.join(format!("{PREFIX}{name}{suffix}"))
 }
 
 #[cfg(test)]

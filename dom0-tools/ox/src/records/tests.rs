@@ -42,6 +42,23 @@ fn a_record_is_there_until_it_is_removed() -> io::Result<()> {
 }
 
 #[test]
+fn locks_of_the_killed_are_swept_and_those_in_use_are_not() -> io::Result<()> {
+    let directory = tempfile::tempdir()?;
+    Held::sweep(&directory.path().join("nowhere"))?;
+    let held = Held::take(directory.path(), "held")?;
+    // A process that is killed does not come to remove its own.
+    fs::write(directory.path().join("_killed.lock"), "")?;
+    held.write(&record("held", 3))?;
+    Held::sweep(directory.path())?;
+    let mut left: Vec<_> = fs::read_dir(directory.path())?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<_>>()?;
+    left.sort();
+    assert_eq!(left, ["_held.json", "_held.lock"]);
+    Ok(())
+}
+
+#[test]
 fn only_one_holds_a_name() -> io::Result<()> {
     let directory = tempfile::tempdir()?;
     let held = Held::take(directory.path(), "a")?;

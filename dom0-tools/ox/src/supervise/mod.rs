@@ -93,6 +93,7 @@ fn look(
     resting: &Resting,
     journal: &Arc<Journal>,
 ) -> Result<Duration, Failure> {
+    Held::sweep(directory).context(|| format!("sweep {DIRECTORY}"))?;
     let all = records::all(directory).context(|| format!("read {DIRECTORY}"))?;
     let all = without_doubles(all, host)?;
     let domains = host.xen()?.domains();

@@ -118,6 +118,9 @@ fn what_cannot_be_undone_is_named() {
         message.contains("could not undo it: cannot destroy domain 1: destroy fails"),
         "{message}"
     );
+    // The supervisor finds in the record what is to be taken back.
+    let record = records::of_name(&host.records(), "demo").ok().flatten();
+    assert_eq!(record.map(|record| record.phase), Some(Phase::Making));
 }
 
 #[test]
