@@ -107,7 +107,8 @@ fn rounds(dom0: &mut Dom0) -> Result<u64, Failure> {
         .ok_or_else(|| format!("the witness says {text:?}").into())
 }
 
-fn number(variable: &str) -> Result<Option<u64>, Failure> {
+/// A number from the environment, if it is set.
+pub fn number(variable: &str) -> Result<Option<u64>, Failure> {
     let Ok(text) = env::var(variable) else {
         return Ok(None);
     };

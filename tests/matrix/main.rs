@@ -12,6 +12,7 @@ mod guests;
 mod hostile;
 mod isolation;
 mod kernels;
+mod kills;
 mod ledger;
 mod lives;
 mod many;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         control::cases,
         lives::cases,
         many::cases,
+        kills::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())
