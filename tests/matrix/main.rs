@@ -2,6 +2,7 @@
 //! needs; names read `machine::topic::case` and can be filtered by any part.
 
 mod bad_input;
+mod bad_requests;
 mod boot;
 mod checks;
 mod control;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         control::cases,
         lives::cases,
         many::cases,
+        bad_requests::cases,
         kills::cases,
     ]
     .into_iter()

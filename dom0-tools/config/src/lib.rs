@@ -22,7 +22,7 @@ pub mod vif;
 
 pub use cpulist::{CpuList, HostCpus};
 pub use disk::DiskSpec;
-pub use domain::{Action, Affinity, DomainConfig, Parsed};
+pub use domain::{Action, Affinity, DomainConfig, Parsed, Places};
 pub use error::{ConfigError, Errors, Warning};
 pub use settings::Settings;
 pub use tools::ToolsConfig;

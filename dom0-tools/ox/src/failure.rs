@@ -2,7 +2,7 @@
 
 use std::io;
 
-use oxen_config::Errors;
+use oxen_config::{ConfigError, Errors, Places};
 
 /// What `ox --help` says about exit codes. The numbers are a promise to scripts.
 pub const EXIT_CODES: &str = "\
@@ -40,6 +40,19 @@ pub enum Failure {
     /// The configuration cannot be read, or cannot be had on this machine.
     #[error("{0}")]
     ConfigUse(String),
+    /// The value of a key cannot be had on this machine.
+    #[error("{key}: {message}")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// Why not, and what to do.
+        message: String,
+        /// The exit code.
+        code: u8,
+    },
+    /// The same, where it is known in which text the value stands.
+    #[error("{0}")]
+    Placed(ConfigError, u8),
     /// No domain has this name or number.
     #[error("no domain {0:?}; `ox list` shows all")]
     NoDomain(String),
@@ -83,12 +96,29 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Names the place of the setting that it is about, if it is about one that has a place.
+    #[must_use]
+    pub fn at(self, places: &Places) -> Self {
+        match self {
+            Failure::Setting { key, message, code } => match places.error(key, &message) {
+                Some(error) => Failure::Placed(error, code),
+                None => Failure::Setting { key, message, code },
+            },
+            Failure::NotUndone { failure, undo } => Failure::NotUndone {
+                failure: Box::new(failure.at(places)),
+                undo,
+            },
+            other => other,
+        }
+    }
+
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Refused { .. } | Failure::Output(_) => 1,
             Failure::Usage(_) => 2,
             Failure::Config(_) | Failure::ConfigUse(_) => 3,
+            Failure::Setting { code, .. } | Failure::Placed(_, code) => *code,
             Failure::NoDomain(_) => 4,
             Failure::NameTaken { .. } | Failure::NameWaits(_) => 5,
             Failure::NotImplemented(_) => 6,

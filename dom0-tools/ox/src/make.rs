@@ -36,7 +36,7 @@ fn pinnings(host: &mut dyn Toolstack, config: &DomainConfig) -> Result<Vec<Pinni
         .xen()?
         .cpus()
         .context(|| "look at the machine's CPUs".to_owned())?;
-    let resolve = |key: &str, list: Option<&CpuList>| {
+    let resolve = |key: &'static str, list: Option<&CpuList>| {
         list.map(|list| resolve_list(key, list, &cpus)).transpose()
     };
     (0..config.maxvcpus)
@@ -48,13 +48,19 @@ fn pinnings(host: &mut dyn Toolstack, config: &DomainConfig) -> Result<Vec<Pinni
         .collect()
 }
 
-fn resolve_list(key: &str, list: &CpuList, cpus: &HostCpus) -> Result<BTreeSet<u32>, Failure> {
+fn resolve_list(
+    key: &'static str,
+    list: &CpuList,
+    cpus: &HostCpus,
+) -> Result<BTreeSet<u32>, Failure> {
     let resolved = list.resolve(cpus);
     if resolved.is_empty() {
         let count = cpus.nodes.len();
-        return Err(Failure::ConfigUse(format!(
-            "{key}: \"{list}\" leaves none of this machine's {count} CPUs to run on"
-        )));
+        return Err(Failure::Setting {
+            key,
+            message: format!("\"{list}\" leaves none of this machine's {count} CPUs to run on"),
+            code: 3,
+        });
     }
     Ok(resolved)
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::treat::treat;
 use super::{
     Action, Actions, Affinity, DEFAULT_EVENT_CHANNELS, DEFAULT_WEIGHT, DomainConfig, MAX_VCPUS,
-    Parsed, check_name,
+    Parsed, Places, check_name,
 };
 use crate::cpulist::CpuList;
 use crate::error::{ConfigError, Errors, Position, Source, Warning};
@@ -33,7 +33,11 @@ pub fn from_settings(settings: &Settings) -> Result<Parsed, Errors> {
     let config = read(&mut reader, &mut warnings);
     reader.errors.sort_by_key(|error| error.position);
     match config {
-        Some(config) if reader.errors.is_empty() => Ok(Parsed { config, warnings }),
+        Some(config) if reader.errors.is_empty() => Ok(Parsed {
+            config,
+            warnings,
+            places: Places::of(settings),
+        }),
         _ => Err(Errors(reader.errors)),
     }
 }

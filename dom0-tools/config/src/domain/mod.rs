@@ -3,6 +3,7 @@
 mod build;
 mod treat;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,8 @@ use uuid::Uuid;
 
 use crate::cpulist::CpuList;
 use crate::disk::DiskSpec;
-use crate::error::Warning;
+use crate::error::{ConfigError, Position, Source, Warning};
+use crate::settings::{Setting, Settings};
 use crate::vif::VifSpec;
 
 pub use build::from_settings;
@@ -31,6 +33,31 @@ pub struct Parsed {
     pub config: DomainConfig,
     /// Settings that have no effect.
     pub warnings: Vec<Warning>,
+    /// Where each key's value stands.
+    #[serde(skip)]
+    pub places: Places,
+}
+
+/// Where the values of keys stand, for errors that show up when the configuration is used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Places(BTreeMap<String, (Source, Position)>);
+
+impl Places {
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let place = |setting: &Setting| (setting.source_name.clone(), setting.item.position);
+        Self(
+            settings
+                .iter()
+                .map(|setting| (setting.key.clone(), place(setting)))
+                .collect(),
+        )
+    }
+
+    /// An error about a key's value, at its place; `None` if the key is not set.
+    pub fn error(&self, key: &str, message: impl Into<String>) -> Option<ConfigError> {
+        let (source, position) = self.0.get(key)?;
+        Some(ConfigError::new(source, *position, message).key(key))
+    }
 }
 
 /// What is done when a domain stops.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use oxen_config::keys::{KEYS, Treatment};
-use oxen_config::{DomainConfig, parse};
+use oxen_config::{Parsed, parse};
 
 use crate::cli::Config;
 use crate::failure::{Context, Failure};
@@ -15,7 +15,7 @@ use crate::{names, output, records};
 pub fn run(verb: Config, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<(), Failure> {
     match verb {
         Config::Show { domain } => show(&domain, host, out),
-        Config::Check { file, settings } => load(&file, &settings).map(|_| ()),
+        Config::Check { file, settings } => load(&file, &settings).map(drop),
         Config::Keys(json) if json.json => output::json(out, &KEYS),
         Config::Keys(_) => {
             let rows = KEYS.iter().map(|key| {
@@ -66,7 +66,7 @@ fn show(word: &str, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<(),
 }
 
 /// Reads a configuration; what has no effect goes to the log as warnings.
-pub fn load(file: &Path, settings: &[String]) -> Result<DomainConfig, Failure> {
+pub fn load(file: &Path, settings: &[String]) -> Result<Parsed, Failure> {
     // Larger than any configuration: a disk named by mistake shall not be read whole.
     const LARGEST: u64 = 1 << 20;
     let name = file.display().to_string();
@@ -85,5 +85,5 @@ pub fn load(file: &Path, settings: &[String]) -> Result<DomainConfig, Failure> {
     for warning in &parsed.warnings {
         log::warn!("{warning}");
     }
-    Ok(parsed.config)
+    Ok(parsed)
 }

@@ -20,8 +20,10 @@ pub fn run(
     host: &mut dyn Toolstack,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let config = config::load(&arguments.file, &arguments.settings)?;
-    check(&config)?;
+    let parsed = config::load(&arguments.file, &arguments.settings)?;
+    let (config, places) = (parsed.config, parsed.places);
+    let placed = |failure: Failure| failure.at(&places);
+    check(&config).map_err(placed)?;
     if arguments.dry_run {
         return output::json(out, &config);
     }
@@ -32,7 +34,7 @@ pub fn run(
         );
     }
     let name = config.name.clone();
-    let (domid, uuid) = create(arguments, config, host)?;
+    let (domid, uuid) = create(arguments, config, host).map_err(placed)?;
     log::info!("created {name} as domain {domid}");
     if arguments.console {
         super::lifecycle::attach(domid, host)?;
@@ -145,9 +147,12 @@ fn warn(config: &DomainConfig) {
     }
 }
 
-fn check_file(key: &str, file: &Path) -> Result<(), Failure> {
-    let wrong =
-        |error: &str| Failure::ConfigUse(format!("{key}: cannot read {}: {error}", file.display()));
+fn check_file(key: &'static str, file: &Path) -> Result<(), Failure> {
+    let wrong = |error: &str| Failure::Setting {
+        key,
+        message: format!("cannot read {}: {error}", file.display()),
+        code: 3,
+    };
     let opened = std::fs::File::open(file).map_err(|error| wrong(&error.to_string()))?;
     let metadata = opened
         .metadata()
@@ -162,21 +167,23 @@ fn unused_uuid(host: &mut dyn Toolstack, config: &DomainConfig) -> Result<Uuid, 
     let Some(uuid) = config.uuid else {
         return Ok(Uuid::new_v4());
     };
+    let taken = |why| Failure::Setting {
+        key: "uuid",
+        message: format!("{why}; leave uuid out to get a fresh one"),
+        code: 3,
+    };
     let domains = host
         .xen()?
         .domains()
         .context(|| "list the domains".to_owned())?;
     if let Some(domain) = domains.iter().find(|domain| domain.uuid == uuid) {
-        return Err(Failure::ConfigUse(format!(
-            "uuid: {uuid} is that of domain {}; leave uuid out to get a fresh one",
-            domain.domid
-        )));
+        return Err(taken(format!("{uuid} is that of domain {}", domain.domid)));
     }
     let records = records::all(&host.records()).context(|| "read the records".to_owned())?;
     match records.iter().find(|record| record.uuid == uuid) {
         None => Ok(uuid),
-        Some(record) => Err(Failure::ConfigUse(format!(
-            "uuid: {uuid} is that of {}, which waits to be started again; leave uuid out to get a fresh one",
+        Some(record) => Err(taken(format!(
+            "{uuid} is that of {}, which waits to be started again",
             record.name()
         ))),
     }

@@ -257,12 +257,24 @@ impl Hypervisor for Real {
 
 /// What is wrong with the configuration has another exit code than what the hypervisor refuses.
 fn build_failure(name: &str, error: &BuildError) -> Failure {
-    match error {
-        BuildError::Step { .. } | BuildError::OutOfMemory { .. } => Failure::Refused {
-            action: format!("build {name}"),
-            error: error.to_string(),
-        },
-        _ => Failure::ConfigUse(format!("{name}: {error}")),
+    const REFUSED: u8 = 1;
+    const WRONG: u8 = 3;
+    let (key, code) = match error {
+        BuildError::Step { .. } => {
+            return Failure::Refused {
+                action: format!("build {name}"),
+                error: error.to_string(),
+            };
+        }
+        BuildError::OutOfMemory { .. } => ("memory", REFUSED),
+        BuildError::TooSmall { .. } => ("memory", WRONG),
+        BuildError::Kernel { .. } | BuildError::Misplaced { .. } => ("kernel", WRONG),
+        _ => return Failure::ConfigUse(format!("{name}: {error}")),
+    };
+    Failure::Setting {
+        key,
+        message: error.to_string(),
+        code,
     }
 }
 

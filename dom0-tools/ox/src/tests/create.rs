@@ -167,7 +167,7 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
         (
             vec!["kernel=/nowhere/vmlinuz"],
             3,
-            "kernel: cannot read /nowhere/vmlinuz: No such file",
+            "command line:1:1: kernel: cannot read /nowhere/vmlinuz: No such file",
         ),
         (vec!["kernel=/"], 3, "kernel: cannot read /: not a file"),
         (
@@ -200,6 +200,17 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
         assert!(message.contains(why), "{words:?}: {message}");
         assert!(host.0.borrow().calls.is_empty(), "{words:?}");
     }
+    // In the file, its line and column are named.
+    let files = Files::new("ramdisk = '/nowhere/initrd'");
+    let (code, message) = fails(&Fake::new(), &["create", &files.config()]);
+    let place = message.split_once(": ramdisk: cannot read /nowhere/initrd");
+    let (file, place) = place
+        .and_then(|(place, _)| place.split_once(".cfg:"))
+        .unwrap_or_default();
+    assert!(
+        code == 3 && !file.is_empty() && place.ends_with(":11"),
+        "{message}"
+    );
     let (code, message) = fails(&Fake::new(), &["create", "/nowhere/demo.cfg"]);
     assert_eq!(
         (code, message.contains("/nowhere/demo.cfg")),
