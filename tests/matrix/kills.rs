@@ -14,7 +14,7 @@ use crate::{Case, checks, ledger};
 const SEED_VARIABLE: &str = "OXEN_KILL_SEED";
 const ROUNDS_VARIABLE: &str = "OXEN_KILL_ROUNDS";
 const SEED: u64 = 1;
-const ROUNDS: u64 = 20;
+const ROUNDS: u64 = 12;
 /// Guests that are left to live over several rounds, at most.
 const SURVIVORS: usize = 3;
 /// Looks, a second apart, until all is as it should be: daemons start again after a second, and a domain with which something

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::{LOCK, PREFIX, RECORD, Record, path, read, write};
+use super::{LOCK, NEW, PREFIX, RECORD, Record, path, read, write};
 
 /// The lock of a name, until this is dropped or the process ends.
 #[derive(Debug)]
 pub struct Held {
     lock: PathBuf,
     record: PathBuf,
+    new: PathBuf,
     // Closing it gives the lock back.
     _file: File,
 }
@@ -53,7 +54,7 @@ impl Held {
         }
     }
 
-    /// Removes the locks that nobody holds: their owners were killed.
+    /// Removes the locks that nobody holds, and records that were not written whole: their owners were killed.
     pub fn sweep(directory: &Path) -> io::Result<()> {
         let entries = match fs::read_dir(directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -63,9 +64,16 @@ impl Held {
             let file_name = entry?.file_name();
             let name = file_name
                 .to_str()
-                .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(LOCK));
-            if let Some(name) = name {
-                drop(Self::try_take(directory, name)?);
+                .and_then(|name| name.strip_prefix(PREFIX))
+                .and_then(|name| name.strip_suffix(LOCK).or_else(|| name.strip_suffix(NEW)));
+            let Some(name) = name else {
+                continue;
+            };
+            if let Some(held) = Self::try_take(directory, name)? {
+                match fs::remove_file(&held.new) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -83,6 +91,7 @@ impl Held {
             ((there.dev(), there.ino()) == (own.dev(), own.ino())).then(|| Self {
                 lock,
                 record: path(directory, name, RECORD),
+                new: path(directory, name, NEW),
                 _file: file,
             }),
         )
@@ -95,7 +104,7 @@ impl Held {
 
     /// Writes the record.
     pub fn write(&self, record: &Record) -> io::Result<()> {
-        write(&self.record, record)
+        write(&self.record, &self.new, record)
     }
 
     /// Removes the record.

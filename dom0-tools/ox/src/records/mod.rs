@@ -23,6 +23,8 @@ pub const DIRECTORY: &str = "/run/oxen/domains";
 const PREFIX: &str = "_";
 /// How the names of records end.
 const RECORD: &str = ".json";
+/// How the names of records end that are being written.
+const NEW: &str = ".new";
 /// How the names of locks end.
 const LOCK: &str = ".lock";
 
@@ -151,15 +153,14 @@ fn read(path: &Path) -> io::Result<Option<Record>> {
 }
 
 /// Replaces a record at once: a reader sees the old one or the new one.
-fn write(path: &Path, record: &Record) -> io::Result<()> {
-    let new = path.with_extension("new");
+fn write(path: &Path, new: &Path, record: &Record) -> io::Result<()> {
     let bytes = serde_json::to_vec(record)?;
     let mut file = fs::OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(&new)?;
+        .open(new)?;
     file.write_all(&bytes)?;
     fs::rename(new, path)
 }

@@ -48,6 +48,8 @@ fn locks_of_the_killed_are_swept_and_those_in_use_are_not() -> io::Result<()> {
     let held = Held::take(directory.path(), "held")?;
     // A process that is killed does not come to remove its own.
     fs::write(directory.path().join("_killed.lock"), "")?;
+    fs::write(directory.path().join("_killed.new"), "{")?;
+    fs::write(directory.path().join("_older.new"), "{")?;
     held.write(&record("held", 3))?;
     Held::sweep(directory.path())?;
     let mut left: Vec<_> = fs::read_dir(directory.path())?
