@@ -1,5 +1,6 @@
 //! The real hypervisor.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 
@@ -7,7 +8,7 @@ use oxen_xen::domain::{self, CreateDomain};
 use oxen_xen::foreign::Mapping;
 use oxen_xen::memory::{self, MemoryRange};
 use oxen_xen::privcmd::Privcmd;
-use oxen_xen::{event_channel, grant, hvm};
+use oxen_xen::{event_channel, grant, guest_memory, hvm};
 
 use crate::machine::Machine;
 
@@ -21,12 +22,17 @@ const CONTROL_DOMAIN: u16 = 0;
 #[derive(Debug)]
 pub struct Xen<'a> {
     privcmd: &'a Privcmd,
+    /// The hypervisor copies to domains' memory itself.
+    copies: Cell<bool>,
 }
 
 impl<'a> Xen<'a> {
     /// Over an open device.
     pub const fn new(privcmd: &'a Privcmd) -> Self {
-        Self { privcmd }
+        Self {
+            privcmd,
+            copies: Cell::new(true),
+        }
     }
 }
 
@@ -90,6 +96,14 @@ impl Machine for Xen<'_> {
     }
 
     fn write(&self, domid: u16, address: u64, bytes: &[u8]) -> io::Result<()> {
+        // Its vCPU has no registers yet, so that physical addresses are its linear ones.
+        if self.copies.get() {
+            match guest_memory::write(self.privcmd, domid, address, bytes) {
+                Ok(()) => return Ok(()),
+                Err(error) => log::debug!("domain {domid}: its pages are mapped: {error}"),
+            }
+            self.copies.set(false);
+        }
         for window in windows(address, bytes.len() as u64) {
             let gfns: Vec<u64> = window.pages.collect();
             let mapping = Mapping::map_with(self.privcmd, domid, &gfns)?;

@@ -3,8 +3,9 @@
 
 use std::error::Error;
 
+use oxen_xen::foreign::Mapping;
 use oxen_xen::privcmd::Privcmd;
-use oxen_xen::{domain, host, memory};
+use oxen_xen::{domain, guest_memory, host, memory};
 
 /// Records of a context: type, instance, length, payload.
 const HEADER: u16 = 1;
@@ -23,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     claims(&xen, domid)?;
     policy(&xen, domid)?;
     context(&xen, domid)?;
+    copies(&xen, domid)?;
     // An NMI to a vCPU that exists, one that does not, and a button that nobody has.
     domain::send_trigger(&xen, domid, NMI, 0)?;
     println!(
@@ -130,6 +132,56 @@ fn change_policy(xen: &Privcmd, id: u16, running: u16) -> Result<String, Box<dyn
         code(domain::set_cpu_policy(xen, id, &[more])),
         code(domain::set_cpu_policy(xen, id, &[vendor])),
         code(domain::set_cpu_policy(xen, running, &[less]))
+    ))
+}
+
+/// What the hypervisor copies to a domain is what a mapping shows, before its vCPU has registers and in long mode; what cannot be
+/// is refused, and nothing beyond it is touched.
+fn copies(xen: &Privcmd, running: u16) -> Result<(), Box<dyn Error>> {
+    let id = domain::create(xen, &domain::CreateDomain::default())?;
+    let result = copies_to_new(xen, id);
+    domain::destroy(xen, id)?;
+    let code = |result: std::io::Result<Vec<u8>>| result.map_err(|error| error.raw_os_error());
+    // The running one's image is mapped one to one.
+    let mapping = Mapping::map_with(xen, running, &[0x1000])?;
+    let mut bytes = [0; 64];
+    mapping.read(0, &mut bytes)?;
+    println!(
+        "copies: {}, linear {}, canonical hole {:?}, nobody {:?}, nothing {:?}",
+        result?,
+        code(guest_memory::read(xen, running, 0x100_0000, 64)) == Ok(bytes.to_vec()),
+        code(guest_memory::read(xen, running, 1 << 63, 1)),
+        code(guest_memory::read(xen, 0x7FEF, 0, 1)),
+        code(guest_memory::read(xen, running, 1 << 63, 0)),
+    );
+    Ok(())
+}
+
+fn copies_to_new(xen: &Privcmd, id: u16) -> Result<String, Box<dyn Error>> {
+    const PAGES: u64 = 512;
+    domain::set_max_memory(xen, id, 4 * PAGES * 2)?;
+    let gfns: Vec<u64> = (0..PAGES).collect();
+    memory::populate_physmap(xen, id, &gfns, 0)?;
+    // Above 4 GiB too: with paging off, addresses are physical ones of any size.
+    memory::populate_physmap(xen, id, &[0x10_0000], 0)?;
+    let size = usize::try_from(PAGES)? * 4096;
+    let data: Vec<u8> = (0..size - 100).map(|at| (at / 7) as u8).collect();
+    guest_memory::write(xen, id, 50, &data)?;
+    guest_memory::write(xen, id, 0x1_0000_0FFF, &[0xA5])?;
+    let mapping = Mapping::map_with(xen, id, &gfns)?;
+    let mut seen = vec![0; size];
+    mapping.read(0, &mut seen)?;
+    let whole = seen[50..size - 50] == data
+        && seen[..50]
+            .iter()
+            .chain(&seen[size - 50..])
+            .all(|&byte| byte == 0);
+    let back = guest_memory::read(xen, id, 50, data.len())? == data;
+    let high = guest_memory::read(xen, id, 0x1_0000_0000, 4096)?[4095] == 0xA5;
+    let beyond = guest_memory::write(xen, id, size as u64 - 1, &[1, 2]);
+    Ok(format!(
+        "whole {whole}, back {back}, high {high}, beyond {:?}",
+        beyond.map_err(|error| error.raw_os_error())
     ))
 }
 

@@ -16,6 +16,7 @@ pub mod file_view;
 pub mod foreign;
 pub mod gntdev;
 pub mod grant;
+pub mod guest_memory;
 pub mod host;
 pub mod hvm;
 pub mod memory;

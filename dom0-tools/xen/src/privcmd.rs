@@ -129,6 +129,20 @@ impl HypercallBuffer {
         };
     }
 
+    /// Copies bytes to its beginning.
+    ///
+    /// # Panics
+    /// If they would not be all inside the buffer.
+    pub fn fill(&mut self, bytes: &[u8]) {
+        self.check(0, bytes.len());
+        // SAFETY: inside the mapping, checked above, and borrowed exclusively; nothing else of this process lies there.
+        unsafe {
+            self.pages
+                .as_ptr()
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+        };
+    }
+
     /// Copies out the first `size` bytes.
     ///
     /// # Panics
@@ -168,6 +182,8 @@ mod tests {
         assert_eq!(buffer.read::<u64>(3), 0x1122_3344_5566_7788);
         assert_eq!(buffer.read::<u32>(4092), 0x0403_0201);
         assert_eq!(buffer.to_vec(4)[3], 0x88);
+        buffer.fill(&[9; 4]);
+        assert_eq!(buffer.to_vec(5), [9, 9, 9, 9, 0x77]);
     }
 
     #[test]

@@ -34,6 +34,22 @@ pub mod cmd {
     pub const SET_CPU_POLICY: u32 = 83;
     pub const GET_PAGING_MEMPOOL: u32 = 85;
     pub const SET_PAGING_MEMPOOL: u32 = 86;
+    pub const GDBSX_GUEST_MEMORY: u32 = 1000;
+}
+
+/// `xen_domctl_gdbsx_memio`: size and offsets.
+#[allow(missing_docs)]
+pub mod memory_io {
+    pub const SIZE: usize = 40;
+    /// Linear address in the domain.
+    pub const ADDRESS: usize = 8;
+    /// Linear address in the caller.
+    pub const BUFFER: usize = 16;
+    pub const LENGTH: usize = 24;
+    /// One byte; 0 reads from the domain.
+    pub const WRITE: usize = 28;
+    /// Bytes that were not copied; written when there are none.
+    pub const REMAIN: usize = 32;
 }
 
 /// `xen_domctl_vcpuaffinity`: size, offsets and flags. A bitmap is a pointer and, behind it, its length in bits.

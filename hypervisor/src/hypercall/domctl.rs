@@ -14,7 +14,8 @@ use oxen_core::time::RunstateKind;
 
 use super::arguments::{Argument, read_bytes, write_bytes};
 use super::{
-    Arguments, Outcome, cpu_policy, hvm_context, limits, scheduling, settings, versioned_handler,
+    Arguments, Outcome, cpu_policy, guest_memory, hvm_context, limits, scheduling, settings,
+    versioned_handler,
 };
 use crate::domain::{Domain, life, registry};
 use crate::memory::heap;
@@ -100,6 +101,9 @@ impl<H: Vcpu> Table<H> {
         }),
         (cmd::SET_CPU_POLICY, |vcpu, call| {
             cpu_policy::set(vcpu, &*call.other(vcpu)?, call.body())
+        }),
+        (cmd::GDBSX_GUEST_MEMORY, |vcpu, call| {
+            guest_memory::copy(vcpu, &*call.target()?, call.body())
         }),
         // Guests are not watched from outside.
         (cmd::VM_EVENT, |_, call| {

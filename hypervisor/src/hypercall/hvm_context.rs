@@ -98,7 +98,10 @@ fn all(domain: &Domain) -> Result<Vec<u8>, Errno> {
 }
 
 /// Has the registers of the given vCPUs looked up; done when all are there.
-fn collect(domain: &Domain, vcpus: &[usize]) -> Result<(), Errno> {
+///
+/// # Errors
+/// `Restart` until then, `Srch` for a domain that is being destroyed.
+pub fn collect(domain: &Domain, vcpus: &[usize]) -> Result<(), Errno> {
     if domain.life.is_dying() {
         return Err(Errno::Srch);
     }

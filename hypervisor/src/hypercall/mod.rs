@@ -9,6 +9,7 @@ mod cpu_policy;
 mod domctl;
 pub mod events;
 pub mod grants;
+mod guest_memory;
 pub mod hvm;
 mod hvm_context;
 mod limits;

@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering;
 use oxen_core::address::{Gfn, GuestLinear, GuestPhys, PAGE_SIZE};
 use oxen_core::guest_page::GuestPage;
 use oxen_core::memory::p2m::Span;
+use oxen_core::memory::transfer::{self, Space};
 use oxen_core::memory::walk::{self, Access, GuestPhysRead, PageFault};
 use spin::MutexGuard;
 
@@ -70,7 +71,8 @@ impl GuestPhysRead for View<'_> {
     }
 }
 
-fn paging<H: Vcpu>(vcpu: &Running<H>) -> walk::Paging {
+/// What governs how the vCPU's linear addresses are translated.
+pub fn paging<H: Vcpu>(vcpu: &Running<H>) -> walk::Paging {
     let registers = vcpu.hardware.system();
     walk::Paging {
         cr0: registers.cr0,
@@ -147,6 +149,59 @@ pub fn write<H: Vcpu>(vcpu: &Running<H>, address: GuestLinear, from: &[u8]) -> R
     each_page(vcpu, address, from.len(), access, |page, offset, range| {
         page.write(offset, &from[range]);
     })
+}
+
+/// The caller's memory as its own hypercalls use it, or another domain's through the page tables of one of its vCPUs.
+struct Linear<'a> {
+    view: &'a View<'a>,
+    paging: &'a walk::Paging,
+    is_callers: bool,
+}
+
+impl Space for Linear<'_> {
+    fn page(&self, address: u64, write: bool) -> Option<(GuestPage, usize)> {
+        let at = if self.is_callers {
+            let access = if write {
+                Access::SUPERVISOR_WRITE
+            } else {
+                Access::SUPERVISOR_READ
+            };
+            translate_in(self.view, self.paging, GuestLinear(address), access).ok()?
+        } else {
+            transfer::translate(self.view, self.paging, address)?
+        };
+        Some((self.view.page(at.frame(), write)?, at.page_offset()))
+    }
+}
+
+/// Copies between the caller's memory and a domain's, which may be the caller itself, with both maps locked; returns how many bytes
+/// there are before the first that cannot be reached. `far` governs how the domain's addresses are translated.
+pub fn transfer<H: Vcpu>(
+    vcpu: &Running<H>,
+    domain: &Domain,
+    far: &walk::Paging,
+    request: &transfer::Request,
+) -> usize {
+    // The control domain's map first. No other place locks two.
+    let near_view = View::new(&vcpu.domain);
+    let far_view = (!core::ptr::eq(domain, &*vcpu.domain)).then(|| View::new(domain));
+    let near = Linear {
+        view: &near_view,
+        paging: &paging(vcpu),
+        is_callers: true,
+    };
+    let far = Linear {
+        view: far_view.as_ref().unwrap_or(&near_view),
+        paging: far,
+        is_callers: false,
+    };
+    let (buffer, address) = ((&near, request.buffer), (&far, request.address));
+    let length = request.length as usize;
+    if request.to_domain {
+        transfer::copy(buffer, address, length)
+    } else {
+        transfer::copy(address, buffer, length)
+    }
 }
 
 /// Raises the fault in the guest.

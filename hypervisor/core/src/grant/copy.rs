@@ -44,8 +44,6 @@ pub struct End {
 /// # Errors
 /// `BadCopyArg` beyond the end of a page, `GeneralError` beyond what may be touched.
 pub fn copy(from: End, to: End, length: u16) -> Result<(), Status> {
-    /// On the stack for a moment.
-    const PIECE: usize = 256;
     let beyond = |end: &End| usize::from(end.offset) + usize::from(length) > PAGE_SIZE;
     if beyond(&from) || beyond(&to) {
         return Err(Status::BadCopyArg);
@@ -54,17 +52,9 @@ pub fn copy(from: End, to: End, length: u16) -> Result<(), Status> {
     if !covered(&from) || !covered(&to) {
         return Err(Status::GeneralError);
     }
-    let (mut source, mut destination) = (usize::from(from.offset), usize::from(to.offset));
-    let mut left = usize::from(length);
-    let mut buffer = [0; PIECE];
-    while left > 0 {
-        let part = left.min(PIECE);
-        from.page.read(source, &mut buffer[..part]);
-        to.page.write(destination, &buffer[..part]);
-        source += part;
-        destination += part;
-        left -= part;
-    }
+    let (source, destination) = (from.offset.into(), to.offset.into());
+    let length = length.into();
+    to.page.copy_from(destination, &from.page, source, length);
     Ok(())
 }
 

@@ -120,6 +120,33 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_copied_at_any_offset() {
+        let (one, other) = (leaked_page(), leaked_page());
+        let data: [u8; 64] = core::array::from_fn(|i| i as u8 + 1);
+        one.write(100, &data);
+        for (at, len) in [(0, 64), (3, 61), (PAGE_SIZE - 17, 17), (5, 0), (8, 7)] {
+            other.zero();
+            other.copy_from(at, &one, 100, len);
+            let mut all = [0; PAGE_SIZE];
+            other.read(0, &mut all);
+            assert_eq!(all[at..at + len], data[..len]);
+            assert!(
+                all[..at]
+                    .iter()
+                    .chain(&all[at + len..])
+                    .all(|&byte| byte == 0)
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic]
+    fn a_copy_over_the_end_is_refused() {
+        let page = leaked_page();
+        page.copy_from(0, &leaked_page(), PAGE_SIZE - 1, 2);
+    }
+
+    #[test]
     #[should_panic]
     fn an_access_over_the_end_is_refused() {
         leaked_page().u64(PAGE_SIZE - 4);

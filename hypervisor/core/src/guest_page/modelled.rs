@@ -42,6 +42,13 @@ impl GuestPage {
         core::ptr::from_ref(self.0).cast_mut().cast()
     }
 
+    /// Copies bytes of another page.
+    pub fn copy_from(&self, offset: usize, from: &Self, from_offset: usize, len: usize) {
+        let mut bytes = vec![0; len];
+        from.read(from_offset, &mut bytes);
+        self.write(offset, &bytes);
+    }
+
     accessor!(u8, AtomicU8);
     accessor!(u16, AtomicU16);
     accessor!(u32, AtomicU32);

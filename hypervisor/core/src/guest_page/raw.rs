@@ -47,6 +47,28 @@ impl GuestPage {
         self.0.cast().as_ptr()
     }
 
+    /// Copies `len` bytes at `from_offset` of another page, or of this one where the two do not overlap, to `offset`; each byte is
+    /// read once and written once.
+    pub fn copy_from(&self, offset: usize, from: &Self, from_offset: usize, len: usize) {
+        let fits = |offset: usize| offset <= PAGE_SIZE && len <= PAGE_SIZE - offset;
+        assert!(fits(offset) && fits(from_offset));
+        // SAFETY: both ranges are inside their pages, which `new` was promised are valid. The accesses are the CPU's string
+        // instruction's, not Rust's: who writes at the same time changes what is copied and nothing else. The direction flag is
+        // clear, as in all Rust code.
+        unsafe {
+            core::arch::asm!(
+                "rep movsq",
+                "mov ecx, {rest:e}",
+                "rep movsb",
+                rest = in(reg) len % 8,
+                inout("rcx") len / 8 => _,
+                inout("rsi") from.as_ptr().add(from_offset) => _,
+                inout("rdi") self.as_ptr().add(offset) => _,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+
     accessor!(u8, AtomicU8, "The byte at `offset`.");
     accessor!(u16, AtomicU16, "The 16-bit word at `offset`.");
     accessor!(u32, AtomicU32, "The 32-bit word at `offset`.");

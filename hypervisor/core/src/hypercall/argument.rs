@@ -8,6 +8,13 @@ use super::Caller;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Argument<const N: usize>([u8; N]);
 
+impl<const N: usize> Default for Argument<N> {
+    /// All zeroes, to be filled.
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
 impl<const N: usize> Argument<N> {
     /// Reads the structure at a guest pointer in the layout of the caller's mode; the result has the 64-bit one.
     ///

@@ -5,6 +5,7 @@ pub mod foreign;
 pub mod frames;
 pub mod p2m;
 pub mod ranges;
+pub mod transfer;
 pub mod walk;
 
 use alloc::collections::TryReserveError;
