@@ -1,8 +1,10 @@
-//! First entries of a new domain's grant table: console and store, so that daemons that are not all-powerful can map them.
+//! Grant tables of domains: their size, and the first entries of a new one: console and store, so that daemons that are not
+//! all-powerful can map them.
 
 use std::io;
 
 use crate::foreign::Mapping;
+use crate::layout;
 use crate::privcmd::Privcmd;
 
 /// `XENMEM_resource_grant_table`.
@@ -16,6 +18,44 @@ pub const STORE: u32 = 1;
 /// `GTF_permit_access`.
 const PERMIT_ACCESS: u16 = 1;
 const ENTRY_SIZE: usize = 8;
+
+const HYPERCALL_GRANT_TABLE_OP: u64 = oxen_abi::numbers::GRANT_TABLE_OP;
+const QUERY_SIZE: u64 = oxen_abi::grant::cmd::QUERY_SIZE;
+
+/// `gnttab_query_size`.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct QuerySize {
+    domain: u16,
+    pad: u16,
+    frames: u32,
+    limit: u32,
+    status: i16,
+    pad2: u16,
+}
+layout!(QuerySize, 16, frames = 4, limit = 8, status = 12);
+
+/// Frames of a domain's grant table: those that it has, and how many it may have.
+///
+/// # Errors
+/// The hypervisor's errno; `PermissionDenied` or `NotFound` as the operation's own status says.
+pub fn size(xen: &Privcmd, domid: u16) -> io::Result<(u32, u32)> {
+    /// `GNTST_bad_domain`.
+    const BAD_DOMAIN: i16 = -2;
+    let query = QuerySize {
+        domain: domid,
+        ..QuerySize::default()
+    };
+    let buffer = xen.buffer_of(&[query])?;
+    let call = [QUERY_SIZE, buffer.address(), 1, 0, 0];
+    xen.hypercall(HYPERCALL_GRANT_TABLE_OP, call)?;
+    let answer: QuerySize = buffer.read(0);
+    match answer.status {
+        0 => Ok((answer.frames, answer.limit)),
+        BAD_DOMAIN => Err(io::ErrorKind::NotFound.into()),
+        _ => Err(io::ErrorKind::PermissionDenied.into()),
+    }
+}
 
 /// Grants the console page to `console_domain` and the store page to `store_domain`. The domain must not run yet.
 ///

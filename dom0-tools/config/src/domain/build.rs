@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::treat::treat;
 use super::{
-    Action, Actions, Affinity, DEFAULT_EVENT_CHANNELS, DEFAULT_WEIGHT, DomainConfig, MAX_VCPUS,
-    Parsed, Places, check_name,
+    Action, Actions, Affinity, DEFAULT_EVENT_CHANNELS, DEFAULT_WEIGHT, DomainConfig,
+    MAX_EVENT_CHANNELS, MAX_VCPUS, Parsed, Places, check_name,
 };
 use crate::cpulist::CpuList;
 use crate::error::{ConfigError, Errors, Position, Source, Warning};
@@ -101,7 +101,7 @@ fn read(reader: &mut Reader<'_>, warnings: &mut Vec<Warning>) -> Option<DomainCo
         max_maptrack_frames: reader.number("max_maptrack_frames", 0, i32::MAX as u32),
         max_grant_version: reader.number("max_grant_version", 1, 2),
         max_event_channels: reader
-            .number("max_event_channels", 1, (1 << 17) - 1)
+            .number("max_event_channels", 1, MAX_EVENT_CHANNELS)
             .unwrap_or(DEFAULT_EVENT_CHANNELS),
         disks: specs(reader, "disk"),
         vifs: specs(reader, "vif"),

@@ -25,6 +25,8 @@ pub const DEFAULT_WEIGHT: u16 = 256;
 
 /// Event channels of a domain that does not say how many: all that the 2-level ABI has, less port 0.
 pub const DEFAULT_EVENT_CHANNELS: u32 = 1023;
+/// Most event channels that a domain can be given: the FIFO ABI's, without port 0.
+pub const MAX_EVENT_CHANNELS: u32 = (1 << 17) - 1;
 
 /// A configuration and what was set in it to no effect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -52,23 +52,41 @@ Examples:
     Create(Create),
     /// List domains: name, number, memory, vCPUs, state and CPU time
     #[command(after_help = "\
-State: r running, b blocked, p paused, s shut down, c crashed, d being destroyed")]
+State: r running, b blocked, p paused, s shut down, c crashed, d being destroyed.
+Domains that wait to be started again stand at the end and have no ID.
+With -l: Ports, Grants (has/may have), Maptrack and TableKiB are limits of event channels, frames of grant tables and of mapped
+grants, and memory for the tables of the guest-physical map.
+Examples:
+  ox list -l                     all that there is to know
+  ox list --json | jq '.[].name'")]
     List(List),
     /// Show the hypervisor's version, the machine's CPUs and memory
+    #[command(after_help = "Examples:\n  ox info\n  ox info --json | jq -r .free_memory")]
     Info(Json),
     /// Attach to the console of a domain; Ctrl-] detaches
+    #[command(after_help = "Example:\n  ox console demo")]
     Console(Domain),
     /// Destroy a domain at once, as if its power were cut
+    #[command(after_help = "Example:\n  ox destroy demo")]
     Destroy(Domain),
     /// Ask a domain to power off
+    #[command(
+        after_help = "Examples:\n  ox shutdown demo             ask only\n  ox shutdown -ww demo         and wait until it is gone\n  ox shutdown -a -w --timeout 120"
+    )]
     Shutdown(Stop),
     /// Ask a domain to reboot
+    #[command(
+        after_help = "Example:\n  ox reboot -ww demo           and wait until it is started again"
+    )]
     Reboot(Stop),
     /// Stop the vCPUs of a domain
+    #[command(after_help = "Example:\n  ox pause demo")]
     Pause(Domain),
     /// Let a paused domain run on
+    #[command(after_help = "Example:\n  ox unpause demo")]
     Unpause(Domain),
     /// Give a domain another name
+    #[command(after_help = "Example:\n  ox rename demo web1")]
     Rename {
         /// Name or number
         domain: String,
@@ -76,16 +94,19 @@ State: r running, b blocked, p paused, s shut down, c crashed, d being destroyed
         new_name: String,
     },
     /// Print the number of a domain
+    #[command(after_help = "Example:\n  ox domid demo")]
     Domid {
         /// Name
         domain: String,
     },
     /// Print the name of a domain
+    #[command(after_help = "Example:\n  ox domname 3")]
     Domname {
         /// Number
         domain: String,
     },
     /// List vCPUs: state, CPU, time and affinity
+    #[command(after_help = "Examples:\n  ox vcpu-list demo\n  ox vcpu-list --json")]
     VcpuList {
         /// Names or numbers; all domains if none
         domains: Vec<String>,
@@ -110,6 +131,7 @@ Examples:
         soft: String,
     },
     /// Set how many vCPUs are online; the guest brings them up or down
+    #[command(after_help = "Example:\n  ox vcpu-set demo 2")]
     VcpuSet {
         /// Name or number
         domain: String,
@@ -117,13 +139,19 @@ Examples:
         vcpus: u32,
     },
     /// Show or set weight and cap of domains
-    #[command(name = "sched-credit2")]
+    #[command(
+        name = "sched-credit2",
+        after_help = "Examples:\n  ox sched-credit2\n  ox sched-credit2 -d demo -w 512 -c 50"
+    )]
     SchedCredit2(Share),
     /// Set how much memory the guest's balloon driver shall keep
+    #[command(after_help = "Example:\n  ox mem-set demo 512m")]
     MemSet(Memory),
     /// Set how much memory a domain may have at most
+    #[command(after_help = "Example:\n  ox mem-max demo 1g")]
     MemMax(Memory),
     /// Show how long domains have been running
+    #[command(after_help = "Examples:\n  ox uptime\n  ox uptime demo --json")]
     Uptime {
         /// Names or numbers; all domains if none
         domains: Vec<String>,
@@ -131,15 +159,31 @@ Examples:
         json: Json,
     },
     /// Show what domains use up, again and again
-    #[command(after_help = "Keys: s sorts by something else, q quits.")]
+    #[command(after_help = "\
+Keys: s sorts by something else, q quits.
+Examples:
+  ox top -d 1
+  ox top -b -i 2 > usage.txt")]
     Top(Top),
     /// Print the hypervisor's log
+    #[command(
+        after_help = "Examples:\n  ox dmesg | tail\n  ox dmesg -c                  and clear it"
+    )]
     Dmesg {
         /// Clear it afterwards
         #[arg(short, long)]
         clear: bool,
     },
+    /// Press debug keys of the hypervisor; what they print is in `ox dmesg`
+    #[command(
+        after_help = "Examples:\n  ox debug-keys h && ox dmesg | tail -30    which keys there are\n  ox debug-keys qr"
+    )]
+    DebugKeys {
+        /// The keys, a character each
+        keys: String,
+    },
     /// Send an event to a domain's vCPU
+    #[command(after_help = "Example:\n  ox trigger demo nmi")]
     Trigger {
         /// Name or number
         domain: String,
@@ -150,6 +194,7 @@ Examples:
         vcpu: u32,
     },
     /// Send a magic system request to a Linux guest
+    #[command(after_help = "Example:\n  ox sysrq demo s              sync its disks")]
     Sysrq {
         /// Name or number
         domain: String,
@@ -158,7 +203,8 @@ Examples:
     },
     /// Write the memory of a domain to a file, for `crash`, `gdb` and the like
     #[command(after_help = "\
-The domain goes on meanwhile: `ox pause` it first to have all of one moment.")]
+The domain goes on meanwhile: `ox pause` it first to have all of one moment.
+Example: ox dump-core demo /var/tmp/demo.core")]
     DumpCore {
         /// Name or number
         domain: String,
@@ -166,15 +212,22 @@ The domain goes on meanwhile: `ox pause` it first to have all of one moment.")]
         file: Option<PathBuf>,
     },
     /// Check configuration files, show what keys there are and what a domain was made from
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  ox config check web.cfg\n  ox config keys --json\n  ox config show demo"
+    )]
     Config(Config),
     /// Look at xenstore, the database of domains and their devices
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  ox store ls /local/domain/0\n  ox store read /local/domain/1/name"
+    )]
     Store(Store),
     /// Do what on_poweroff and the like say when domains stop; dom0 starts this by itself
     #[command(after_help = "\
 It may be killed at any time: what it must know is in /run/oxen/domains, and the next one goes on from there.
-A domain that lives less than a minute again and again is started again later and later.")]
+A domain that lives less than a minute again and again is started again later and later.
+Example: ox supervise --log /var/log/xen/supervisor.log")]
     Supervise(Supervise),
     /// Print a script that completes ox's words in a shell
     #[command(after_help = "Example: ox completion bash > /etc/bash_completion.d/ox")]

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use oxen_abi::grant::{DEFAULT_MAX_FRAMES, DEFAULT_MAX_MAPTRACK_FRAMES};
+use oxen_config::domain::{MAX_EVENT_CHANNELS, MAX_VCPUS};
+
 use crate::cli::Json;
 use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
@@ -36,6 +39,14 @@ pub fn run(json: Json, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<
         ("total_memory", (machine.total_kib / 1024).to_string()),
         ("free_memory", (machine.free_kib / 1024).to_string()),
         ("free_pages", (machine.free_kib / 4).to_string()),
+        ("outstanding_claims", (machine.claimed_kib / 4).to_string()),
+        ("max_domain_vcpus", MAX_VCPUS.to_string()),
+        ("max_domain_event_channels", MAX_EVENT_CHANNELS.to_string()),
+        ("max_domain_grant_frames", DEFAULT_MAX_FRAMES.to_string()),
+        (
+            "max_domain_maptrack_frames",
+            DEFAULT_MAX_MAPTRACK_FRAMES.to_string(),
+        ),
         ("xen_major", version.major.to_string()),
         ("xen_minor", version.minor.to_string()),
         ("xen_extra", version.extra.clone()),
@@ -61,6 +72,18 @@ pub fn run(json: Json, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<
         writeln!(out, "{}", format!("{key:<22} : {value}").trim_end())?;
     }
     Ok(())
+}
+
+/// `ox debug-keys`: what a key prints goes to the hypervisor's log.
+pub fn debug_keys(keys: &str, host: &mut dyn Toolstack) -> Result<(), Failure> {
+    if keys.is_empty() || !keys.bytes().all(|key| key.is_ascii_graphic()) {
+        return Err(Failure::Usage(format!(
+            "{keys:?} are no debug keys; `ox debug-keys h` and `ox dmesg` list those there are"
+        )));
+    }
+    host.xen()?
+        .debug_keys(keys)
+        .context(|| format!("press the debug keys {keys:?}"))
 }
 
 /// `ox dmesg`.

@@ -2,11 +2,14 @@
 
 use std::io::Write;
 
+use oxen_abi::grant::DEFAULT_MAX_MAPTRACK_FRAMES;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::cli::{Json, List};
 use crate::failure::{Context, Failure};
-use crate::host::{DomainState, Share, Toolstack};
+use crate::host::{DomainState, Limits, Share, Toolstack};
+use crate::records::{self, Phase, Record};
 use crate::{names, output};
 
 /// A domain in JSON.
@@ -14,60 +17,196 @@ use crate::{names, output};
 struct Row {
     name: Option<String>,
     #[serde(flatten)]
-    state: DomainState,
+    state: Option<DomainState>,
     #[serde(flatten)]
     share: Option<Share>,
+    #[serde(flatten)]
+    limits: Option<Limits>,
+    #[serde(flatten)]
+    asked: Option<Asked>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<Waits>,
+}
+
+/// Limits that the domain was made with; the hypervisor does not tell them.
+#[derive(Serialize)]
+struct Asked {
+    max_event_channels: u32,
+    max_maptrack_frames: u32,
+}
+
+/// A domain that is to be started again, and is not there meanwhile.
+#[derive(Serialize)]
+struct Waits {
+    uuid: Uuid,
+    /// Until the supervisor starts it.
+    seconds: u64,
+    restarts: u32,
+    memory_kib: u64,
+    vcpus: u32,
 }
 
 /// `ox list`.
 pub fn run(arguments: &List, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<(), Failure> {
-    let mut rows = Vec::new();
-    for (state, name) in names::resolve_all(host, &arguments.domains)? {
-        let more = arguments.long || arguments.json.json;
-        // A domain may go while it is being listed.
-        let share = if more {
-            host.xen()?.share(state.domid).ok()
-        } else {
-            None
-        };
-        rows.push(Row { name, state, share });
-    }
+    let records = records::all(&host.records()).context(|| "read the records".to_owned())?;
+    let rows = rows(arguments, &records, host)?;
     if arguments.json.json {
         return output::json(out, &rows);
     }
     let mut header = vec!["Name", "ID", "Mem", "VCPUs", "State", "Time(s)"];
     let mut right = vec![1, 2, 3, 4, 5];
     if arguments.long {
-        header.extend(["MaxMem", "MaxVCPUs", "Weight", "Cap", "Stopped", "UUID"]);
-        right.extend([6, 7, 8, 9]);
+        header.extend([
+            "MaxMem", "MaxVCPUs", "Weight", "Cap", "Ports", "Grants", "Maptrack", "TableKiB",
+            "Stopped", "UUID",
+        ]);
+        right.extend(6..14);
     }
-    let table = rows.into_iter().map(|row| {
-        let state = row.state;
-        let mut cells = vec![
-            row.name.unwrap_or_else(|| "(null)".to_owned()),
-            state.domid.to_string(),
-            (state.memory_kib / 1024).to_string(),
-            state.vcpus_online.to_string(),
-            state.flags(),
-            output::seconds(state.cpu_time_ns),
-        ];
-        if arguments.long {
-            let share = |value: fn(Share) -> u16| {
-                row.share
-                    .map_or_else(|| "-".to_owned(), |share| value(share).to_string())
-            };
-            cells.extend([
-                limit_mib(state.max_memory_kib),
-                state.vcpus.to_string(),
-                share(|share| share.weight),
-                share(|share| share.cap),
-                state.shutdown.unwrap_or("-").to_owned(),
-                state.uuid.to_string(),
-            ]);
+    let cells = rows.iter().map(|row| cells(row, arguments.long));
+    output::table(out, &header, &right, cells)
+}
+
+/// The domains that there are, then those that wait to be started again.
+fn rows(
+    arguments: &List,
+    records: &[Record],
+    host: &mut dyn Toolstack,
+) -> Result<Vec<Row>, Failure> {
+    let all = names::all(host)?;
+    let waiting: Vec<_> = records
+        .iter()
+        .filter_map(|record| Some((record, waits(record, &all, host.uptime().unwrap_or(0))?)))
+        .collect();
+    let words = &arguments.domains;
+    let (of_waiting, others): (Vec<_>, Vec<_>) = words
+        .iter()
+        .cloned()
+        .partition(|word| waiting.iter().any(|(record, _)| record.name() == word));
+    let there = if words.is_empty() || !others.is_empty() {
+        names::resolve_all(host, &others)?
+    } else {
+        Vec::new()
+    };
+    let more = arguments.long || arguments.json.json;
+    let mut rows = Vec::new();
+    for (state, name) in there {
+        // A domain may go while it is being listed.
+        let (share, limits) = if more {
+            let xen = host.xen()?;
+            (xen.share(state.domid).ok(), xen.limits(state.domid).ok())
+        } else {
+            (None, None)
+        };
+        let record = records.iter().find(|record| record.uuid == state.uuid);
+        rows.push(Row {
+            name,
+            share,
+            limits,
+            asked: record.filter(|_| more).map(asked),
+            state: Some(state),
+            waits: None,
+        });
+    }
+    for (record, waits) in waiting {
+        if words.is_empty() || of_waiting.iter().any(|word| word == record.name()) {
+            rows.push(Row {
+                name: Some(record.name().to_owned()),
+                state: None,
+                share: None,
+                limits: None,
+                asked: more.then(|| asked(record)),
+                waits: Some(waits),
+            });
         }
-        cells
-    });
-    output::table(out, &header, &right, table)
+    }
+    Ok(rows)
+}
+
+fn asked(record: &Record) -> Asked {
+    let config = &record.config;
+    Asked {
+        max_event_channels: config.max_event_channels,
+        max_maptrack_frames: config
+            .max_maptrack_frames
+            .unwrap_or(DEFAULT_MAX_MAPTRACK_FRAMES),
+    }
+}
+
+/// How a domain waits to be started again, unless it is there.
+fn waits(record: &Record, all: &[(DomainState, Option<String>)], now: u64) -> Option<Waits> {
+    let (Phase::Restarting { not_before, .. } | Phase::Renaming { not_before, .. }) = record.phase
+    else {
+        return None;
+    };
+    if all.iter().any(|(state, _)| state.uuid == record.uuid) {
+        return None;
+    }
+    Some(Waits {
+        uuid: record.uuid,
+        seconds: not_before.saturating_sub(now),
+        restarts: record.restarts,
+        memory_kib: record.config.memory_mib * 1024,
+        vcpus: record.config.maxvcpus,
+    })
+}
+
+/// What a table shows for what there is not.
+const NONE: &str = "-";
+
+fn cells(row: &Row, long: bool) -> Vec<String> {
+    let name = row.name.clone().unwrap_or_else(|| "(null)".to_owned());
+    let text = |value: Option<String>| value.unwrap_or_else(|| NONE.to_owned());
+    let state = row.state.as_ref();
+    let waits = row.waits.as_ref();
+    let mut cells = vec![
+        name,
+        text(state.map(|state| state.domid.to_string())),
+        (state.map_or(0, |state| state.memory_kib) / 1024).to_string(),
+        state.map_or(0, |state| state.vcpus_online).to_string(),
+        text(state.map(DomainState::flags)),
+        text(state.map(|state| output::seconds(state.cpu_time_ns))),
+    ];
+    if long {
+        let stopped = match waits {
+            Some(waits) => Some(format!("starts again in {} s", waits.seconds)),
+            None => state.and_then(|state| state.shutdown).map(str::to_owned),
+        };
+        let memory = state.map(|state| state.max_memory_kib);
+        let memory = memory.or(waits.map(|waits| waits.memory_kib));
+        let vcpus = state.map(|state| state.vcpus);
+        let uuid = state.map(|state| state.uuid);
+        cells.extend([
+            text(memory.map(limit_mib)),
+            text(
+                vcpus
+                    .or(waits.map(|waits| waits.vcpus))
+                    .map(|vcpus| vcpus.to_string()),
+            ),
+            text(row.share.map(|share| share.weight.to_string())),
+            text(row.share.map(|share| share.cap.to_string())),
+            text(
+                row.asked
+                    .as_ref()
+                    .map(|asked| asked.max_event_channels.to_string()),
+            ),
+            text(
+                row.limits
+                    .map(|limits| format!("{}/{}", limits.grant_frames, limits.max_grant_frames)),
+            ),
+            text(
+                row.asked
+                    .as_ref()
+                    .map(|asked| asked.max_maptrack_frames.to_string()),
+            ),
+            text(row.limits.map(|limits| limits.max_tables_kib.to_string())),
+            text(stopped),
+            text(
+                uuid.or(waits.map(|waits| waits.uuid))
+                    .map(|uuid| uuid.to_string()),
+            ),
+        ]);
+    }
+    cells
 }
 
 // Domain 0 may have no limit, which the hypervisor says with the largest number there is.

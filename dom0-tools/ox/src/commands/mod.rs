@@ -52,6 +52,7 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
         Command::Uptime { domains, json } => list::uptime(&domains, json, host, out),
         Command::Top(arguments) => top::run(&arguments, host, out),
         Command::Dmesg { clear } => info::dmesg(clear, host, out),
+        Command::DebugKeys { keys } => info::debug_keys(&keys, host),
         Command::Trigger {
             domain,
             event,

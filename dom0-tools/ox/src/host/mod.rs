@@ -83,6 +83,10 @@ pub trait Hypervisor {
     fn share(&mut self, domid: u16) -> io::Result<Share>;
     /// Sets it.
     fn set_share(&mut self, domid: u16, share: Share) -> io::Result<()>;
+    /// What a domain has of grant tables and may have of them and of page tables.
+    fn limits(&mut self, domid: u16) -> io::Result<Limits>;
+    /// Presses debug keys of the hypervisor.
+    fn debug_keys(&mut self, keys: &str) -> io::Result<()>;
     /// The hypervisor's log.
     fn log(&mut self) -> io::Result<Vec<u8>>;
     /// Clears it.
@@ -169,6 +173,17 @@ impl Default for Share {
             cap: 0,
         }
     }
+}
+
+/// Limits of a domain that the hypervisor tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Frames of its grant table.
+    pub grant_frames: u32,
+    /// Most that it may have of those.
+    pub max_grant_frames: u32,
+    /// Most memory for the tables of its guest-physical map, in KiB.
+    pub max_tables_kib: u64,
 }
 
 /// State of a domain.
@@ -271,6 +286,8 @@ pub struct MachineInfo {
     pub total_kib: u64,
     /// Memory that no domain has, in KiB.
     pub free_kib: u64,
+    /// What of it is claimed for domains that are being built, in KiB.
+    pub claimed_kib: u64,
     /// What can be virtualized, in xl's words.
     pub virt_caps: String,
 }

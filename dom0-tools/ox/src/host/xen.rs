@@ -11,12 +11,12 @@ use oxen_xen::cpu_map::CpuMap;
 use oxen_xen::domain::{
     self, Affinity, CreateDomain, Credit2, DomainFlags, DomainInfo, ShutdownReason,
 };
-use oxen_xen::host;
 use oxen_xen::privcmd::Privcmd;
+use oxen_xen::{grant, host};
 use uuid::Uuid;
 
 use super::core_file;
-use super::{Built, DomainState, Hypervisor, MachineInfo, Share, VcpuState, Version};
+use super::{Built, DomainState, Hypervisor, Limits, MachineInfo, Share, VcpuState, Version};
 use crate::failure::Failure;
 use crate::settings;
 
@@ -84,6 +84,7 @@ impl Hypervisor for Real {
             cpu_khz: info.cpu_khz,
             total_kib: info.total_pages.saturating_mul(KIB_PER_PAGE),
             free_kib: info.free_pages.saturating_mul(KIB_PER_PAGE),
+            claimed_kib: info.outstanding_pages.saturating_mul(KIB_PER_PAGE),
             virt_caps: words.join(" "),
         })
     }
@@ -224,6 +225,19 @@ impl Hypervisor for Real {
             cap: share.cap,
         };
         domain::set_credit2(&self.privcmd, domid, share)
+    }
+
+    fn limits(&mut self, domid: u16) -> io::Result<Limits> {
+        let (grant_frames, max_grant_frames) = grant::size(&self.privcmd, domid)?;
+        Ok(Limits {
+            grant_frames,
+            max_grant_frames,
+            max_tables_kib: domain::paging_memory(&self.privcmd, domid)? / 1024,
+        })
+    }
+
+    fn debug_keys(&mut self, keys: &str) -> io::Result<()> {
+        host::debug_keys(&self.privcmd, keys.as_bytes())
     }
 
     fn log(&mut self) -> io::Result<Vec<u8>> {

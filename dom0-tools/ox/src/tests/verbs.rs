@@ -261,3 +261,101 @@ fn ox_describes_itself() {
     assert!(ok(&host, &["completion", "bash"]).contains("vcpu-list"));
     assert!(ok(&host, &["config", "keys"]).contains("on_crash"));
 }
+
+#[test]
+fn domains_that_wait_to_be_started_again_are_listed() {
+    let host = host();
+    let files =
+        super::Files::new("maxvcpus=3\nvcpus=2\nmax_maptrack_frames=7\nmax_event_channels=99");
+    ok(&host, &["create", &files.config(), "name=web"]);
+    {
+        let mut world = host.0.borrow_mut();
+        world.domains.retain(|domain| domain.domid != 4);
+        world.nodes.remove("/local/domain/4/name");
+    }
+    let directory = crate::host::Toolstack::records(&host);
+    let held =
+        crate::records::Held::take(&directory, "web").unwrap_or_else(|error| panic!("{error}"));
+    let record = held.read().ok().flatten();
+    let mut record = record.unwrap_or_else(|| panic!("no record"));
+    record.phase = crate::records::Phase::Restarting {
+        old: None,
+        not_before: host.0.borrow().uptime + 30,
+    };
+    held.write(&record)
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        ok(&host, &["list"]),
+        "Name      ID  Mem  VCPUs   State  Time(s)\n\
+         Domain-0   0  256      2  -b----     12.3\n\
+         demo       3  256      2  -b----     12.3\n\
+         web        -    0      0       -        -\n",
+    );
+    let long = ok(&host, &["list", "-l", "web"]);
+    assert!(long.contains("starts again in 30 s"), "{long}");
+    assert!(long.contains("99") && !long.contains("demo"), "{long}");
+    let json: serde_json::Value = serde_json::from_str(&ok(&host, &["list", "--json"]))
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(json[2]["waits"]["seconds"], 30);
+    assert_eq!(json[2]["max_maptrack_frames"], 7);
+    assert_eq!(json[2]["domid"], serde_json::Value::Null);
+    assert_eq!(json[1]["waits"], serde_json::Value::Null);
+    assert_eq!(fails(&host, &["list", "web", "nobody"]).0, 4);
+}
+
+#[test]
+fn limits_are_listed() {
+    let host = host();
+    let files = super::Files::new("max_event_channels=99");
+    ok(&host, &["create", &files.config(), "name=web"]);
+    let json: serde_json::Value = serde_json::from_str(&ok(&host, &["list", "--json", "web"]))
+        .unwrap_or_else(|error| panic!("{error}"));
+    for (key, value) in [
+        ("max_event_channels", 99),
+        ("max_maptrack_frames", 1024),
+        ("grant_frames", 1),
+        ("max_grant_frames", 64),
+        ("max_tables_kib", 4096),
+    ] {
+        assert_eq!(json[0][key], value, "{key}");
+    }
+    // One that ox did not make has those that the hypervisor tells.
+    let long = ok(&host, &["list", "-l", "demo"]);
+    assert!(long.contains("1/64") && long.contains("4096"), "{long}");
+    let info = ok(&host, &["info"]);
+    for limit in [
+        "max_domain_vcpus       : 32",
+        "max_domain_event_channels : 131071",
+        "outstanding_claims     : 0",
+    ] {
+        assert!(info.contains(limit), "{info}");
+    }
+}
+
+#[test]
+fn debug_keys_are_pressed() {
+    let host = host();
+    ok(&host, &["debug-keys", "qr"]);
+    assert_eq!(host.0.borrow().calls, ["keys qr"]);
+    for wrong in ["", "q r", "ü"] {
+        assert_eq!(fails(&host, &["debug-keys", wrong]).0, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn every_verb_has_an_example() {
+    use clap::CommandFactory;
+    let mut command = crate::cli::Cli::command();
+    command.build();
+    for verb in command
+        .get_subcommands_mut()
+        .filter(|verb| verb.get_name() != "help")
+    {
+        let name = verb.get_name().to_owned();
+        let help = verb.render_help().to_string();
+        assert!(
+            help.contains(&format!("  ox {name}")) || help.contains(&format!("Example: ox {name}")),
+            "{name}: {help}"
+        );
+    }
+}

@@ -25,6 +25,7 @@ const UNPAUSE: u32 = 4;
 const MAX_MEMORY: u32 = 11;
 const MAX_VCPUS: u32 = 15;
 const SET_UUID: u32 = 17;
+const GET_PAGING_MEMORY: u32 = 85;
 const PAGING_MEMORY: u32 = 86;
 const HYPERCALL_SCHED_OP: u64 = oxen_abi::numbers::SCHED_OP;
 const REMOTE_SHUTDOWN: u64 = 4;
@@ -154,6 +155,14 @@ pub fn set_max_vcpus(xen: &Privcmd, domid: u16, vcpus: u32) -> io::Result<()> {
 /// The hypervisor's errno.
 pub fn set_paging_memory(xen: &Privcmd, domid: u16, bytes: u64) -> io::Result<()> {
     domctl(xen, PAGING_MEMORY, domid, bytes).map(|_| ())
+}
+
+/// The memory that the hypervisor may use for its nested page tables, in bytes.
+///
+/// # Errors
+/// ESRCH: no such domain.
+pub fn paging_memory(xen: &Privcmd, domid: u16) -> io::Result<u64> {
+    domctl(xen, GET_PAGING_MEMORY, domid, 0_u64).map(|(_, bytes)| bytes)
 }
 
 /// Marks a domain as shut down for `reason`, as if it had asked for it itself.

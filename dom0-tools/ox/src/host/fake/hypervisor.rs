@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Affinity, CPUS, Fake, state};
 use crate::failure::Failure;
-use crate::host::{Built, DomainState, Hypervisor, MachineInfo, Share, VcpuState, Version};
+use crate::host::{Built, DomainState, Hypervisor, Limits, MachineInfo, Share, VcpuState, Version};
 
 impl Hypervisor for Fake {
     fn version(&mut self) -> io::Result<Version> {
@@ -147,6 +147,19 @@ impl Hypervisor for Fake {
         self.0.borrow_mut().call("share", domid.to_string())?;
         self.0.borrow_mut().shares.insert(domid, share);
         Ok(())
+    }
+
+    fn limits(&mut self, domid: u16) -> io::Result<Limits> {
+        self.0.borrow_mut().find(domid)?;
+        Ok(Limits {
+            grant_frames: 1,
+            max_grant_frames: 64,
+            max_tables_kib: 4096,
+        })
+    }
+
+    fn debug_keys(&mut self, keys: &str) -> io::Result<()> {
+        self.0.borrow_mut().call("keys", keys.to_owned())
     }
 
     fn log(&mut self) -> io::Result<Vec<u8>> {
