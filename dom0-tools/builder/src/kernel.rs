@@ -1,11 +1,11 @@
 //! The guest's kernel as an ELF file in memory: read, unpacked, or as it was kept unpacked.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::ops::Deref;
 use std::path::Path;
 
-use oxen_core::kernel::{Image, KernelError};
+use oxen_core::kernel::{Compression, Image, KernelError};
 use oxen_xen::file_view::FileView;
 
 use crate::cache::{KernelCache, Origin};
@@ -84,8 +84,112 @@ fn not_a_kernel(path: &Path, cause: KernelError) -> BuildError {
 
 fn unpack(path: &Path, image: &Image<'_>) -> Result<Vec<u8>, BuildError> {
     let mut unpacked = vec![0; image.unpacked_size()];
-    image
-        .unpack_into(&mut unpacked)
-        .map_err(|cause| not_a_kernel(path, cause))?;
+    let result = match *image {
+        Image::Packed {
+            payload,
+            compression: kind @ (Compression::Bzip2 | Compression::Lzma),
+            ..
+        } => unpack_rare(kind, payload, &mut unpacked),
+        _ => image.unpack_into(&mut unpacked).map(|_| ()),
+    };
+    result.map_err(|cause| not_a_kernel(path, cause))?;
     Ok(unpacked)
+}
+
+/// The formats of kernels that the hypervisor itself does without: no distribution packs dom0's with them.
+fn unpack_rare(kind: Compression, payload: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
+    /// More than any preset of `lzma` asks for, in bytes.
+    const LARGEST_DICTIONARY: usize = 128 << 20;
+    let corrupt = KernelError::Corrupt(kind);
+    if kind == Compression::Bzip2 {
+        let mut decoder = bzip2::read::BzDecoder::new(payload);
+        decoder.read_exact(out).map_err(|_| corrupt)?;
+        return match decoder.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(KernelError::WrongSize),
+            Err(_) => Err(corrupt),
+        };
+    }
+    let options = lzma_rs::decompress::Options {
+        memlimit: Some(LARGEST_DICTIONARY),
+        ..Default::default()
+    };
+    let size = out.len() as u64;
+    // It cannot hold more than the kernel has bytes.
+    let mut sink = Cursor::new(out);
+    lzma_rs::lzma_decompress_with_options(&mut { payload }, &mut sink, &options)
+        .map_err(|_| corrupt)?;
+    if sink.position() == size {
+        Ok(())
+    } else {
+        Err(KernelError::WrongSize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::build::tests::kernel as elf;
+
+    /// A bzImage around a payload (Linux boot protocol, 2.08 and later).
+    fn image(payload: &[u8], size: usize) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        bytes[0x1F1] = 1;
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        bytes[0x206..0x208].copy_from_slice(&0x20F_u16.to_le_bytes());
+        bytes[0x24C..0x250].copy_from_slice(&(payload.len() as u32 + 4).to_le_bytes());
+        bytes.extend(payload);
+        bytes.extend((size as u32).to_le_bytes());
+        bytes
+    }
+
+    fn load(file: &[u8]) -> Result<Kernel, BuildError> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("vmlinuz");
+        std::fs::write(&path, file).expect("a writable directory");
+        Kernel::load(&path, None)
+    }
+
+    fn bzip2() -> Vec<u8> {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+        encoder.write_all(&elf()).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    fn lzma() -> Vec<u8> {
+        let mut packed = Vec::new();
+        lzma_rs::lzma_compress(&mut elf().as_slice(), &mut packed).expect("memory");
+        packed
+    }
+
+    #[test]
+    fn bzip2_and_lzma_are_unpacked() {
+        for packed in [bzip2(), lzma()] {
+            let size = elf().len();
+            assert_eq!(*load(&image(&packed, size)).expect("a kernel"), elf());
+            for wrong in [size - 1, size + 1] {
+                let error = load(&image(&packed, wrong)).expect_err("another size");
+                assert!(error.to_string().contains("copy the file again"), "{error}");
+            }
+            let half = &packed[..packed.len() / 2];
+            let error = load(&image(half, size)).expect_err("half of it");
+            assert!(
+                error.to_string().contains("corrupt or truncated"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_format_without_a_decoder_is_named() {
+        let error = load(&image(b"\x89LZO\0\r\n\x1A\n", 100)).expect_err("LZO");
+        assert!(
+            error
+                .to_string()
+                .contains("LZO compression is not supported"),
+            "{error}"
+        );
+    }
 }
