@@ -39,7 +39,7 @@ fn probe(name: &str, kind: Kind) -> Result<(), Failure> {
         "claims: Err(Some(12)), told true, at most the rest true then 0",
         "policy: less true, more Err(Some(22)), vendor Err(Some(22)), running Err(Some(17))",
         "context: complete true",
-        "copies: whole true, back true, high true, beyond Err(Some(14)), linear true, canonical hole Err(Some(14)), \
+        "copies: whole true, back true, high true, beyond Err(Some(14)), linear true, unmapped Err(Some(14)), \
          nobody Err(Some(3)), nothing Ok([])",
         "trigger: Err(Some(3)) Err(Some(38))",
         "probe: done",

@@ -118,7 +118,8 @@ fn one(bench: &Bench, shell: &mut Shell, guest: &Guest) -> Result<Vec<Row>> {
         after.tables_since(&before),
     );
     if guest.boots {
-        let wait = format!("ox unpause demo; until grep -q userspace {LOG}; do usleep 20000; done");
+        let wait =
+            format!("ox unpause demo; until grep -q userspace {LOG}; do usleep 100000; done");
         let (took, _) = shell.timed(&wait)?;
         row("ox unpause to the guest's user space", TIME, took);
         let log = shell.command(&format!("grep -a 'Run /init' {LOG}"))?;
