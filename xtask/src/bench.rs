@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: path lengths, boot, image and memory, measured on an emulated machine and written to
-//! `target/bench`.
+//! `target/bench`; with `--peer`, beside another hypervisor's.
 
 mod boot;
 mod domain;
@@ -7,8 +7,11 @@ mod guest;
 mod image;
 mod kept;
 mod memory;
+mod paths;
+mod peer;
 mod report;
 mod shell;
+mod stack;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -20,18 +23,28 @@ use crate::build;
 use crate::iso::{self, Boot, IsoSpec, Module};
 use crate::machine::{Choice, Kind, Machine, Outcome, choose};
 use crate::progress::Step;
+use crate::provision::Xen;
+use peer::Peer;
 use report::{Report, Row};
+use stack::Stack;
 
 /// What every measured boot has on the hypervisor's command line: the serial line alone, so that the screen costs nothing.
 const HYPERVISOR_OPTIONS: &str = "com1=115200,8n1 console=com1 noreboot";
 /// A measured run is over long before; one that hangs is ended.
-const LIMIT: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(1800);
 
-/// Measure path lengths, boot, image size and memory; writes target/bench/report.md and report.json
+/// Measure path lengths, boot, image size, memory and guests; writes target/bench/report.md and report.json
+///
+/// With --peer xen, what both hypervisors can do is measured on both: same dom0 kernel, same guests, same machine, local APICs not
+/// virtualized. Xen's figures are the report's baseline, and the rows of ours over half of them are listed below it. A whole run takes about
+/// 20 minutes on either emulator.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     /// Take only measurements whose name contains this
     pub filter: Option<String>,
+    /// Measure another hypervisor too
+    #[arg(long, value_enum)]
+    pub peer: Option<Peer>,
     /// The machine to measure on: a tick is an instruction on bochs, a nanosecond of counted instructions on tcg
     #[arg(long, value_enum, default_value = "bochs")]
     pub machine: Choice,
@@ -43,19 +56,45 @@ pub struct BenchArgs {
     pub bochs: Option<PathBuf>,
 }
 
-/// A measurement: its name for the user, and what takes it.
-type Measurement = (&'static str, fn(&Bench) -> Result<Vec<Row>>);
+/// A group of figures that are taken together.
+struct Measurement {
+    /// For the user.
+    name: &'static str,
+    take: fn(&Bench) -> Result<Vec<Row>>,
+    /// Another hypervisor can be measured so too.
+    compared: bool,
+}
 
-const MEASUREMENTS: [Measurement; 6] = [
-    ("size of the image", image::measure),
-    ("path lengths, on one CPU", guest::measure_paths),
-    (
+const fn ours(name: &'static str, take: fn(&Bench) -> Result<Vec<Row>>) -> Measurement {
+    Measurement {
+        name,
+        take,
+        compared: false,
+    }
+}
+
+const fn compared(name: &'static str, take: fn(&Bench) -> Result<Vec<Row>>) -> Measurement {
+    Measurement {
+        compared: true,
+        ..ours(name, take)
+    }
+}
+
+const MEASUREMENTS: [Measurement; 8] = [
+    compared("size of the image", image::measure),
+    ours("path lengths, on one CPU", guest::measure_paths),
+    ours(
         "interrupts between vCPUs, on two CPUs",
         guest::measure_between_vcpus,
     ),
-    ("memory that the hypervisor keeps", memory::measure),
-    ("boot of dom0, and of the same kernel bare", boot::measure),
-    ("domains made and ended by dom0's tools", domain::measure),
+    compared("guests' paths, on one CPU", paths::measure_on_one_cpu),
+    compared(
+        "interrupts between a guest's vCPUs, on two CPUs",
+        paths::measure_between_vcpus,
+    ),
+    ours("memory that the hypervisor keeps", memory::measure),
+    compared("boot of dom0, and of the same kernel bare", boot::measure),
+    compared("domains made and ended by dom0's tools", domain::measure),
 ];
 
 /// Takes all measurements; returns the table that was written.
@@ -71,22 +110,37 @@ pub fn bench(args: &BenchArgs) -> Result<PathBuf, Box<dyn Error + Send + Sync>> 
         hypervisor: build::hypervisor()?,
         guest: build::guest("oxen-bench-guest")?,
         folder: build::target_folder().join("bench"),
+        stack: Stack::Oxen,
+        compares: args.peer.is_some(),
+    };
+    let xen = match args.peer {
+        Some(Peer::Xen) => Some(Xen::provision()?),
+        None => None,
     };
     let mut report = Report::default();
     let filter = args.filter.as_deref().unwrap_or_default();
-    for (what, measure) in MEASUREMENTS
-        .iter()
-        .filter(|(what, _)| what.contains(filter))
-    {
-        let step = Step::start(format!("{what} ({kind})"));
-        report.rows.extend(measure(&bench)?);
-        step.done();
+    let wanted = |measurement: &&Measurement| {
+        measurement.name.contains(filter) && (measurement.compared || xen.is_none())
+    };
+    for measurement in MEASUREMENTS.iter().filter(wanted) {
+        let mut rows = bench.take(measurement)?;
+        if let Some(xen) = &xen {
+            let peer = Bench {
+                stack: Stack::Xen(xen.clone()),
+                ..bench.clone()
+            };
+            peer::join(&mut rows, &peer.take(measurement)?);
+        }
+        report.rows.extend(rows);
     }
     if report.rows.is_empty() {
-        let names = MEASUREMENTS.map(|(what, _)| what).join("; ");
+        let names = MEASUREMENTS.map(|measurement| measurement.name).join("; ");
         return Err(format!("no measurement is named {filter:?}; there are: {names}").into());
     }
-    print!("{}", report.table());
+    if let Some(xen) = &xen {
+        report.verdict = peer::verdict(&report.rows, &format!("Debian's Xen {}", xen.version));
+    }
+    print!("{}{}", report.table(), report.verdict);
     Ok(report.write(&bench.folder)?)
 }
 
@@ -99,9 +153,21 @@ struct Bench {
     hypervisor: PathBuf,
     guest: PathBuf,
     folder: PathBuf,
+    /// What is measured.
+    stack: Stack,
+    /// Two stacks are measured, so that what only one of them can have is left out.
+    compares: bool,
 }
 
 impl Bench {
+    fn take(&self, measurement: &Measurement) -> Result<Vec<Row>> {
+        let (name, kind, stack) = (measurement.name, self.kind, self.stack.name());
+        let step = Step::start(format!("{name} ({stack} on {kind})"));
+        let rows = (measurement.take)(self)?;
+        step.done();
+        Ok(rows)
+    }
+
     /// The machine with `cpus` CPUs and `memory` MiB; where instructions can be counted, they are the clock.
     fn machine(&self, cpus: u32, memory: u32) -> Machine {
         let mut machine = Machine::new(self.kind);
@@ -110,6 +176,7 @@ impl Bench {
         machine.qemu.clone_from(&self.qemu);
         machine.bochs.clone_from(&self.bochs);
         machine.time_limit = Some(LIMIT);
+        machine.cpu_model = self.compared_cpu();
         if self.kind == Kind::Tcg {
             machine.icount = Some(0);
         }

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 
 use super::shell::Shell;
-use super::{Bench, HYPERVISOR_OPTIONS, Row, module, number_before};
+use super::stack::Stack;
+use super::{Bench, Row, number_before};
 use crate::iso::Boot;
 use crate::machine::{Kind, Machine};
 use crate::provision::{self, Dom0, Suite};
@@ -11,52 +12,69 @@ use crate::provision::{self, Dom0, Suite};
 /// Memory of the machine, and of dom0 or the bare kernel, in MiB.
 const MEMORY: u32 = 1024;
 const KERNELS_MEMORY: u32 = 512;
+const TIME: &str = "µs of the machine";
+const CLOCK: &str = "kernel's clock at its start of user space";
+const COMPUTING: &str = "computing in user space";
 /// Nothing of the boot goes to the console: the serial line's speed would be what is measured.
 pub(super) const QUIET: &str = "quiet loglevel=0";
 /// The kernel's last words before user space, with its clock before them.
 const LAST_STEP: &str = "Run /init as init process";
 /// Computes in user space, for seconds of any machine's clock.
-const WORK: &str = "awk 'BEGIN { for (i = 0; i < 300000; i++) x += i }'";
+pub(super) const WORK: &str = "awk 'BEGIN { for (i = 0; i < 300000; i++) x += i }'";
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let Dom0 { kernel, initrd } = provision::dom0(Suite::default())?;
-    let bare = Boot::Linux {
-        kernel: kernel.clone(),
-        arguments: format!(
-            "console=ttyS0 mem={KERNELS_MEMORY}M {QUIET} {}",
-            clock_option(bench)
-        ),
-        initrd: initrd.clone(),
+    let dom0 = provision::dom0(Suite::default())?;
+    let boot = bench.boot(&dom0, KERNELS_MEMORY);
+    let name = format!("bench-{}-boot", bench.stack.name());
+    let (text, work) = run(bench, &name, boot)?;
+    let start = match bench.stack {
+        Stack::Oxen => number_before(&text, "dom0 starts", " ticks"),
+        Stack::Xen(_) => ticks_of_xen(&text),
     };
-    let (bare, baseline_work) = run(bench, "bench-boot-bare", bare)?;
-    let dom0 = Boot::Hypervisor {
-        image: bench.hypervisor.clone(),
-        arguments: format!("{HYPERVISOR_OPTIONS} dom0_mem={KERNELS_MEMORY}M dom0_max_vcpus=1"),
-        modules: vec![
-            module(&kernel, &format!("console=hvc0 {QUIET}")),
-            module(&initrd, ""),
-        ],
-    };
-    let (dom0, work) = run(bench, "bench-boot-dom0", dom0)?;
-    let (own, baseline) = (time_of_user_space(&dom0)?, time_of_user_space(&bare)?);
-    let start = number_before(&dom0, "dom0 starts", " ticks")
-        .context("the hypervisor does not say when dom0 starts")?;
-    let against_bare = |name, own, baseline| Row {
-        baseline: Some(baseline),
-        ..bench.row(name, "µs of the machine", own, own)
-    };
-    let mut rows = vec![
-        bench.row(
-            "hypervisor's entry to dom0's first instruction",
-            "ticks",
-            start,
-            start,
-        ),
-        against_bare("kernel's clock at its start of user space", own, baseline),
-        against_bare("computing in user space", work, baseline_work),
-    ];
-    rows.extend(exits(bench, &dom0)?);
+    let start = start.context("the hypervisor does not say when dom0 starts")?;
+    let own = time_of_user_space(&text)?;
+    let mut clock = bench.row(CLOCK, TIME, own, own);
+    let mut computing = bench.row(COMPUTING, TIME, work, work);
+    // Beside another hypervisor's figures, those of no hypervisor would be taken for them.
+    if !bench.compares {
+        let (bare, bare_work) = bare(bench)?;
+        clock.baseline = Some(time_of_user_space(&bare)?);
+        computing.baseline = Some(bare_work);
+    }
+    let name = "hypervisor's entry to dom0's first instruction";
+    let mut rows = vec![bench.row(name, "ticks", start, start), clock, computing];
+    if let Stack::Oxen = bench.stack {
+        rows.extend(exits(bench, &text)?);
+    }
     Ok(rows)
+}
+
+/// The same kernel on the bare machine: all that was printed, and how long the work took.
+pub(super) fn bare(bench: &Bench) -> Result<(String, u64)> {
+    let Dom0 { kernel, initrd } = provision::dom0(Suite::default())?;
+    let arguments = format!(
+        "console=ttyS0 mem={KERNELS_MEMORY}M {QUIET} {}",
+        clock_option(bench)
+    );
+    let boot = Boot::Linux {
+        kernel,
+        arguments,
+        initrd,
+    };
+    run(bench, "bench-bare-boot", boot)
+}
+
+/// Ticks between the first and the last line that Xen prints before dom0 runs, by the TSC before each of them.
+fn ticks_of_xen(text: &str) -> Option<u64> {
+    let ticks = |line: &str| {
+        let (_, rest) = line.split_once("(XEN) [")?;
+        u64::from_str_radix(rest.split_once(']')?.0.trim(), 16).ok()
+    };
+    let first = text.lines().find_map(ticks)?;
+    let last = text
+        .lines()
+        .find(|line| line.contains("(XEN) [") && line.contains("init memory"))?;
+    ticks(last)?.checked_sub(first)
 }
 
 /// Bochs's CPU claims another frequency than it has: a bare kernel must be told, or its clock is wrong.
@@ -70,7 +88,7 @@ fn clock_option(bench: &Bench) -> String {
 /// Boots to the shell, has the kernel's log printed, works, and powers off; returns all that was printed and how long the work
 /// took.
 fn run(bench: &Bench, name: &str, boot: Boot) -> Result<(String, u64)> {
-    let mut shell = Shell::start(bench, name, boot, MEMORY)?;
+    let mut shell = Shell::start(bench, name, boot, 1, MEMORY)?;
     shell.command(&format!("dmesg | grep '{LAST_STEP}'"))?;
     let (work, _) = shell.timed(WORK)?;
     Ok((shell.finish()?, work))
@@ -112,6 +130,16 @@ fn exits(bench: &Bench, text: &str) -> Result<Vec<Row>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn xens_own_part_ends_where_it_frees_what_it_needed_to_boot() {
+        let text = "(XEN) [0000000000000100] Xen version 4.17.5\n\
+            (XEN) [0000000000000180] Dom0 has maximum 1 VCPUs\n\
+            (XEN) [00000000000001f0] Freed 664kB init memory\n\
+            (XEN) [0000000000000900] d0: later\n";
+        assert_eq!(ticks_of_xen(text), Some(0xF0));
+        assert_eq!(ticks_of_xen("(XEN) no clock"), None);
+    }
 
     #[test]
     fn the_kernels_clock_is_read_past_the_commands_echo() {

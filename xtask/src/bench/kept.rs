@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::shell::Shell;
+use super::stack::Stack;
 
 /// What the hypervisor says of memory at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +21,18 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub fn now(shell: &mut Shell) -> Result<Self> {
-        let text = shell.debug_keys("dm", " bytes used, ")?;
-        Self::parse(&text)
-            .with_context(|| format!("the hypervisor does not tell of memory: {text}"))
+    pub fn now(shell: &mut Shell, stack: &Stack) -> Result<Self> {
+        let (keys, end, parse): (_, _, fn(&str) -> Option<Self>) = match stack {
+            Stack::Oxen => ("dm", " bytes used, ", Self::parse),
+            Stack::Xen(_) => ("qm", "Dom heap: ", Self::parse_xen),
+        };
+        let text = shell.debug_keys(keys, end)?;
+        parse(&text).with_context(|| format!("the hypervisor does not tell of memory: {text}"))
+    }
+
+    /// What of so many bytes is neither free nor a domain's.
+    pub fn of(&self, total: u64) -> u64 {
+        total.saturating_sub(self.free + self.domains)
     }
 
     /// Bytes more than at an earlier moment that are neither free nor a domain's memory nor a table of a map: control blocks,
@@ -72,9 +81,46 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// Xen's: `nr_pages=N` for each domain; `Xen heap: NkB free`, `Dom heap: NkB free`, perhaps `DMA heap: NkB free`. It does not tell tables of maps from what
+    /// else it keeps for a domain.
+    fn parse_xen(text: &str) -> Option<Self> {
+        let number = |line: &str, before: &str| -> Option<u64> {
+            let digits = line.split_once(before)?.1;
+            let end = digits.find(|c: char| !c.is_ascii_digit());
+            digits[..end.unwrap_or(digits.len())].parse().ok()
+        };
+        let all = |before| text.lines().filter_map(move |line| number(line, before));
+        let pages: u64 = all(" nr_pages=").sum();
+        all("Dom heap: ").next()?;
+        (pages > 0).then_some(Self {
+            free: all(" heap: ").sum::<u64>() << 10,
+            small: 0,
+            domains: pages << 12,
+            dom0_tables: 0,
+            tables: 0,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn xen_tells_free_memory_in_two_heaps_and_domains_in_pages() {
+        let text = "(XEN) [00aa] General information for domain 0:\n\
+            (XEN) [00aa]     nr_pages=131072 xenheap_pages=2 shared_pages=0\n\
+            (XEN) [00aa]     nr_pages=1 xenheap_pages=6\n\
+            (XEN) [00ab]     Xen heap: 8kB free\n\
+            (XEN) [00ab]     heap[14]: 16128kB free\n\
+            (XEN) [00ac]     Dom heap: 16384kB free\n";
+        let kept = Kept::parse_xen(text).expect("all lines are there");
+        assert_eq!(kept.free, 16392 << 10);
+        assert_eq!(kept.domains, 131_073 << 12);
+        assert_eq!(kept.of((16392 << 10) + (131_073 << 12) + 4096), 4096);
+        assert_eq!(Kept::parse_xen("    nr_pages=1 x\n"), None);
+    }
 
     const BEFORE: &str = "(oxen) domain 0: 1000 KiB, 16 table pages\n\
         (oxen) vcpu 0 on cpu 0: up, Running, timer None, upcall false\n\

@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub median: u64,
     /// Largest sample.
     pub max: u64,
-    /// The same thing without the hypervisor, measured in the same run.
+    /// The same thing without the hypervisor, or on the one to compare with, measured in the same run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<u64>,
 }
@@ -29,6 +29,8 @@ pub(super) struct Row {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub rows: Vec<Row>,
+    /// What stands below the table.
+    pub verdict: String,
 }
 
 impl Report {
@@ -66,7 +68,11 @@ impl Report {
             .with_context(|| format!("{} cannot be made", folder.display()))?;
         let table = folder.join("report.md");
         let list = folder.join("report.json");
-        let text = format!("# Figures of this build\n\n{}", self.table());
+        let text = format!(
+            "# Figures of this build\n\n{}{}",
+            self.table(),
+            self.verdict
+        );
         fs::write(&table, text)
             .with_context(|| format!("{} cannot be written", table.display()))?;
         let json = serde_json::to_string_pretty(&self.rows)?;
@@ -77,7 +83,7 @@ impl Report {
 }
 
 /// Digits in groups of three.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -108,6 +114,7 @@ mod tests {
     fn the_table_groups_digits_and_compares_with_the_baseline() {
         let report = Report {
             rows: vec![row(Some(2_469_134)), row(None)],
+            ..Report::default()
         };
         let table = report.table();
         assert!(

@@ -1,7 +1,8 @@
-//! dom0's shell on a measured machine, or the same shell on the same kernel bare.
+//! dom0's shell on a measured machine, or the same shell on the same kernel bare, and what is done with guests there.
 
 use anyhow::{Context, Result, bail};
 
+use super::stack::Stack;
 use super::{Bench, LIMIT};
 use crate::iso::Boot;
 use crate::machine::{Outcome, Running};
@@ -9,8 +10,11 @@ use crate::machine::{Outcome, Running};
 const PROMPT: &str = "dom0# ";
 /// Before the two clock readings, in nanoseconds, of what was timed.
 const TOOK: &str = "took:";
+/// Before a command's exit status, and before a number that was asked for.
+const STATUS: &str = "status:";
+const NUMBER: &str = "number:";
 /// Sets NOW by the kernel's clock, without starting a process.
-const CLOCK: &str =
+pub(super) const CLOCK: &str =
     "now() { while read -r w x NOW y; do [ $w = now ] && return; done </proc/timer_list; }";
 /// Three times Ctrl-A: keys go to the hypervisor, or to dom0 again.
 const SWITCH: &[u8] = b"\x01\x01\x01";
@@ -22,11 +26,12 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    /// Boots a machine with one CPU until its shell asks for commands.
-    pub fn start(bench: &Bench, name: &str, boot: Boot, memory: u32) -> Result<Self> {
-        let bare = matches!(boot, Boot::Linux { .. });
+    /// Boots a machine until its shell asks for commands.
+    pub fn start(bench: &Bench, name: &str, boot: Boot, cpus: u32, memory: u32) -> Result<Self> {
+        // Xen says nothing when it powers off, but its dom0's kernel does.
+        let bare = matches!(boot, Boot::Linux { .. }) || matches!(bench.stack, Stack::Xen(_));
         let iso = bench.iso(name, boot)?;
-        let mut machine = bench.machine(1, memory);
+        let mut machine = bench.machine(cpus, memory);
         machine.bare = bare;
         let mut this = Self {
             running: machine.start(name, &iso)?,
@@ -53,15 +58,51 @@ impl Shell {
         Ok(((to - from) / 1000, text))
     }
 
-    /// Presses debug keys of the hypervisor; returns what it printed until `end`, with it.
+    /// Runs a command that must succeed; returns what it printed.
+    pub fn succeed(&mut self, what: &str) -> Result<String> {
+        let text = self.command(&format!("{what}; echo {STATUS} $?"))?;
+        if marked_number(&text, STATUS) != Some(0) {
+            bail!("{}: dom0: `{what}` failed: {text}", self.name);
+        }
+        Ok(text)
+    }
+
+    /// The number that a command prints.
+    pub fn number(&mut self, what: &str) -> Result<u64> {
+        let text = self.command(&format!("echo {NUMBER} $({what})"))?;
+        marked_number(&text, NUMBER)
+            .with_context(|| format!("{}: dom0: `{what}` prints no number: {text}", self.name))
+    }
+
+    /// Waits until a command succeeds, which is tried every so many seconds.
+    pub fn wait_for(&mut self, what: &str, seconds: u32) -> Result<()> {
+        self.command(&format!("until {what}; do sleep {seconds}; done"))?;
+        Ok(())
+    }
+
+    /// Writes `/tmp/NAME.cfg` for a guest: `settings` is what its configuration has besides name, type and command line, with spaces
+    /// between.
+    pub fn configure(&mut self, name: &str, settings: &str, options: &str) -> Result<()> {
+        self.succeed(&format!(
+            "echo \"name='{name}' type='pvh' {settings}\" | tr ' ' '\\n' >/tmp/{name}.cfg"
+        ))?;
+        self.succeed(&format!("echo \"extra='{options}'\" >>/tmp/{name}.cfg"))?;
+        Ok(())
+    }
+
+    /// Where what a guest prints is kept, by either toolstack.
+    pub fn guest_log(name: &str) -> String {
+        format!("/var/log/xen/console/guest-{name}.log")
+    }
+
+    /// Presses debug keys of the hypervisor; returns what it printed until `end`, with it and the rest of it.
     pub fn debug_keys(&mut self, keys: &str, end: &str) -> Result<String> {
         self.running.console().send(SWITCH)?;
         self.running.console().send(keys.as_bytes())?;
         let text = self.running.console().expect(end, LIMIT)?;
         self.running.console().send(SWITCH)?;
-        // The shell has seen none of it.
-        self.command("")?;
-        Ok(text)
+        // The shell has seen none of it. What comes after the end may belong to it.
+        Ok(text + &self.command("")?)
     }
 
     /// Powers the machine off; returns all that was printed.
@@ -75,6 +116,13 @@ impl Shell {
         std::fs::remove_file(&self.iso)?;
         Ok(self.running.console().text())
     }
+}
+
+/// The number behind a mark that begins a line. The echo of the command that printed it has none there.
+fn marked_number(text: &str, mark: &str) -> Option<u64> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix(mark))
+        .find_map(|rest| rest.trim().parse().ok())
 }
 
 fn readings(text: &str) -> Option<(u64, u64)> {
@@ -93,6 +141,13 @@ pub(super) fn two_words<'a>(text: &'a str, mark: &str) -> Option<(&'a str, &'a s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_not_taken_from_the_commands_echo() {
+        let text = "echo number: $(xl domid a)\r\nnumber: 3\r\ndom0# ";
+        assert_eq!(marked_number(text, NUMBER), Some(3));
+        assert_eq!(marked_number("false; echo status: $?\r\n", STATUS), None);
+    }
 
     #[test]
     fn readings_are_not_taken_from_the_commands_echo() {

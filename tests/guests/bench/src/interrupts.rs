@@ -5,20 +5,20 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use oxen_guest_runtime::apic::{self, register};
 use oxen_guest_runtime::{cpu, events, second};
 
-use crate::measure::{Samples, measure, measure_arrival, report};
+use crate::measure::{Results, Samples, measure, measure_arrival};
 
 /// Whether the second vCPU halts between events, or spins.
 static HALT: AtomicBool = AtomicBool::new(false);
 
 /// To the calling vCPU itself.
-pub fn own() {
+pub fn own(results: &mut Results) {
     cpu::interrupts(true);
     let port = events::bind_ipi(0);
-    report(
+    results.add(
         "event send to the own handler",
         measure_arrival(0, || drop_result(events::send(port)), cpu::callback_ticks),
     );
-    report(
+    results.add(
         "APIC page, self-IPI to the handler",
         measure_arrival(
             0,
@@ -26,23 +26,23 @@ pub fn own() {
             cpu::apic_ticks,
         ),
     );
-    report(
+    results.add(
         "APIC page, self-IPI and back after EOI",
         measure(|| apic::write(register::COMMAND, apic::self_interrupt())),
     );
-    report("timer expiry, vCPU halted", timer());
+    results.add("timer expiry, vCPU halted", timer());
 }
 
 /// The same by MSR.
-pub fn own_by_msr() {
+pub fn own_by_msr(results: &mut Results) {
     let send = || {
         cpu::write_msr(apic::msr(register::COMMAND), apic::self_interrupt().into());
     };
-    report(
+    results.add(
         "x2APIC, self-IPI to the handler",
         measure_arrival(0, send, cpu::apic_ticks),
     );
-    report("x2APIC, self-IPI and back after EOI", measure(send));
+    results.add("x2APIC, self-IPI and back after EOI", measure(send));
 }
 
 /// From the deadline to the callback's first reading.
@@ -64,7 +64,7 @@ fn timer() -> Samples {
 }
 
 /// From the first vCPU to the second.
-pub fn between_vcpus() {
+pub fn between_vcpus(results: &mut Results) {
     second::start(wait_for_interrupts);
     let port = events::bind_ipi(1);
     for (halt, name) in [
@@ -72,7 +72,7 @@ pub fn between_vcpus() {
         (true, "event IPI to a halted vCPU"),
     ] {
         HALT.store(halt, Ordering::Release);
-        report(
+        results.add(
             name,
             measure_arrival(1, || drop_result(events::send(port)), cpu::callback_ticks),
         );

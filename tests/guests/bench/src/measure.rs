@@ -1,5 +1,6 @@
-//! Taking samples and reporting them.
+//! Taking samples, and keeping what they come to until all are taken.
 
+use arrayvec::ArrayVec;
 use oxen_guest_runtime::{cpu, line};
 
 /// Runs of each measurement.
@@ -8,10 +9,24 @@ pub const RUNS: usize = 101;
 /// Samples of one measurement, in ticks.
 pub type Samples = [u64; RUNS];
 
-/// Prints median and maximum.
-pub fn report(name: &str, mut samples: Samples) {
-    samples.sort_unstable();
-    line!("bench: {name}: {} {}", samples[RUNS / 2], samples[RUNS - 1]);
+/// Figures that are printed at the end: whoever writes a line down works meanwhile, perhaps on this CPU.
+#[derive(Default)]
+pub struct Results(ArrayVec<(&'static str, u64, u64), 64>);
+
+impl Results {
+    /// Keeps a measurement's samples.
+    pub fn add(&mut self, name: &'static str, mut samples: Samples) {
+        samples.sort_unstable();
+        self.0.push((name, samples[RUNS / 2], samples[RUNS - 1]));
+    }
+
+    /// Prints name, median and maximum of each, and a last line.
+    pub fn print(&self) {
+        for (name, median, maximum) in &self.0 {
+            line!("bench: {name}: {median} {maximum}");
+        }
+        line!("measured");
+    }
 }
 
 /// Ticks that an operation takes.

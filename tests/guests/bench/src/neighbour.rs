@@ -1,13 +1,14 @@
-//! A second domain, and what it costs to let it run: by turns with this one, and woken by events.
+//! A second domain that this one makes, as a control domain can, to take turns with it.
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
-use oxen_abi::{event_channel, memory, numbers, sched};
+use oxen_abi::{event_channel, memory};
+use oxen_guest_runtime::domain;
 use oxen_guest_runtime::hypercall::{self, SELF};
-use oxen_guest_runtime::{cpu, domain, events, line};
 
-use crate::measure::{RUNS, Samples, report};
+use crate::measure::Results;
+use crate::turns::{self, at, yield_now};
 
 // 32-bit code without paging. EBP: the page of words below; ESI: where the shared page shall be. While the word "answers" is 0
 // it yields again and again, then it waits for its port and sends back for each event.
@@ -54,13 +55,11 @@ const PAGE: u64 = 4096;
 const CODE: u64 = 0x100;
 const WORDS: u64 = 0x101;
 const SHARED: u64 = 0x102;
-/// Where this domain, whose RAM ends before, sees the first two.
-const WINDOW: u64 = 0x3000_0000;
+/// Where this domain sees the first two.
+const WINDOW: u64 = turns::WORDS - PAGE;
 
-/// Places of words.
+/// Places of words behind those of [`turns`].
 mod word {
-    pub const ANSWERS: u64 = 0;
-    pub const TURNS: u64 = 4;
     pub const PORT: u64 = 8;
     pub const MAPPED: u64 = 12;
     /// `sched_poll`: a pointer to ports, their number, a time.
@@ -69,18 +68,16 @@ mod word {
     pub const PLACE: u64 = 48;
 }
 
-fn at(word: u64) -> &'static AtomicU32 {
-    let pointer = core::ptr::with_exposed_provenance::<AtomicU32>((WINDOW + PAGE + word) as usize);
-    // SAFETY: the page is mapped from `make` on and stays; both domains touch its words atomically.
-    unsafe { &*pointer }
-}
-
 /// Makes the domain and measures.
-pub fn run() {
-    let port = make();
-    report("yield to another domain and back", turns());
-    at(word::ANSWERS).store(1, Ordering::SeqCst);
-    report("event round trip between domains", round_trips(port));
+pub fn run(results: &mut Results) {
+    turns::measure(
+        make(),
+        [
+            "yield to another domain and back",
+            "event round trip between domains",
+        ],
+        results,
+    );
 }
 
 /// Makes it run; returns this domain's port to it.
@@ -110,7 +107,7 @@ fn make() -> u32 {
     let mut argument = [id.into(), far, 0];
     let result = hypercall::event_channel_op(event_channel::cmd::BIND_INTERDOMAIN, &mut argument);
     assert!(result == 0, "bind_interdomain: {result}");
-    while at(word::TURNS).load(Ordering::SeqCst) == 0 {
+    while at(turns::TURNS).load(Ordering::SeqCst) == 0 {
         yield_now();
     }
     let mapped = at(word::MAPPED).load(Ordering::SeqCst);
@@ -146,53 +143,4 @@ fn allocate_port(id: u16) -> u32 {
     let result = hypercall::event_channel_op(event_channel::cmd::ALLOC_UNBOUND, &mut argument);
     assert!(result == 0, "alloc_unbound: {result}");
     argument[1]
-}
-
-/// Ticks of yields in which the other domain had one turn: two switches.
-fn turns() -> Samples {
-    /// Calls that are tried for one sample.
-    const PATIENCE: usize = 1000;
-    core::array::from_fn(|_| {
-        for _ in 0..PATIENCE {
-            let before = at(word::TURNS).load(Ordering::SeqCst);
-            let start = cpu::ticks();
-            yield_now();
-            let ticks = cpu::ticks() - start;
-            if at(word::TURNS).load(Ordering::SeqCst) == before.wrapping_add(1) {
-                return ticks;
-            }
-        }
-        line!("bench: error: a yield never gives the other domain one turn");
-        0
-    })
-}
-
-/// Ticks from a send, over the other domain, to the handler of what it sends back. This vCPU halts meanwhile.
-fn round_trips(port: u32) -> Samples {
-    // The first ones may find it before its wait.
-    for _ in 0..RUNS {
-        round_trip(port);
-    }
-    core::array::from_fn(|_| round_trip(port))
-}
-
-fn round_trip(port: u32) -> u64 {
-    cpu::interrupts(false);
-    cpu::clear_ticks(0);
-    let start = cpu::ticks();
-    events::send(port);
-    loop {
-        let ticks = cpu::callback_ticks(0);
-        if ticks != 0 {
-            cpu::interrupts(true);
-            return ticks - start;
-        }
-        // Interrupts come in with the halt, not before: none is missed.
-        cpu::halt();
-        cpu::interrupts(false);
-    }
-}
-
-fn yield_now() {
-    hypercall::plain(numbers::SCHED_OP, sched::cmd::YIELD, 0);
 }

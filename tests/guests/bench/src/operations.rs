@@ -5,7 +5,7 @@ use oxen_guest_runtime::apic::{self, register};
 use oxen_guest_runtime::hypercall::{self, SELF};
 use oxen_guest_runtime::{cpu, events, line};
 
-use crate::measure::{measure, report};
+use crate::measure::{Results, measure};
 
 /// A hypercall number that Xen does not have either.
 const UNKNOWN_HYPERCALL: u64 = 63;
@@ -55,30 +55,30 @@ fn ignore<T>(value: T) {
 }
 
 /// Everything that needs no interrupt.
-pub fn run() {
+pub fn run(results: &mut Results) {
     for &(name, operation) in ROWS {
-        report(name, measure(operation));
+        results.add(name, measure(operation));
     }
     for (name, index) in KNOWN_MSRS {
-        report(name, measure(|| ignore(cpu::read_msr(index))));
+        results.add(name, measure(|| ignore(cpu::read_msr(index))));
     }
     let faults = cpu::protection_faults(0);
-    report(
+    results.add(
         "rdmsr unknown, with #GP",
         measure(|| ignore(cpu::read_msr(UNKNOWN_MSR))),
     );
     if cpu::protection_faults(0) == faults {
         line!("bench: error: an unknown MSR raised no #GP");
     }
-    sends();
-    memory();
+    sends(results);
+    memory(results);
 }
 
 /// Sends that announce nothing.
-fn sends() {
+fn sends(results: &mut Results) {
     let port = events::bind_ipi(0);
     events::mask(port, true);
-    report(
+    results.add(
         "event send, masked",
         measure(|| {
             events::forget();
@@ -88,7 +88,7 @@ fn sends() {
     events::mask(port, false);
     events::forget();
     events::send(port);
-    report(
+    results.add(
         "event send, pending",
         measure(|| ignore(events::send(port))),
     );
@@ -120,7 +120,7 @@ struct Reservation {
 }
 
 /// One page given back and taken again, time about.
-fn memory() {
+fn memory(results: &mut Results) {
     /// A frame of the guest's that it does not use: 64 MiB.
     const FRAME: u64 = 64 << 8;
     let frame = FRAME;
@@ -145,37 +145,53 @@ fn memory() {
         }
         between - start
     });
-    report("decrease_reservation, 4 KiB", decrease);
-    report("populate_physmap, 4 KiB", populate);
+    results.add("decrease_reservation, 4 KiB", decrease);
+    results.add("populate_physmap, 4 KiB", populate);
+}
+
+/// Device memory that nobody has: in no domain that has no devices.
+pub fn unbacked_page(results: &mut Results) {
+    const PLACE: usize = 0xE000_0000;
+    let place = core::ptr::with_exposed_provenance_mut::<u32>(PLACE);
+    results.add(
+        "MMIO read of an unbacked page",
+        // SAFETY: identity-mapped, uncached, and nobody's: it reads as all ones.
+        measure(|| ignore(unsafe { place.read_volatile() })),
+    );
+    results.add(
+        "MMIO write of an unbacked page",
+        // SAFETY: as above; nothing takes the value.
+        measure(|| unsafe { place.write_volatile(0) }),
+    );
 }
 
 /// Registers of the local APIC through its page.
-pub fn apic_page() {
-    report(
+pub fn apic_page(results: &mut Results) {
+    results.add(
         "APIC page, read ID",
         measure(|| ignore(apic::read(register::ID))),
     );
-    report(
+    results.add(
         "APIC page, read TMCCT",
         measure(|| ignore(apic::read(register::TIMER_CURRENT))),
     );
-    report(
+    results.add(
         "APIC page, write TMICT",
         measure(|| apic::write(register::TIMER_COUNT, 0)),
     );
-    report(
+    results.add(
         "APIC page, EOI with nothing in service",
         measure(|| apic::write(register::EOI, 0)),
     );
 }
 
 /// The same through MSRs.
-pub fn apic_msrs() {
-    report(
+pub fn apic_msrs(results: &mut Results) {
+    results.add(
         "x2APIC, read ID",
         measure(|| ignore(cpu::read_msr(apic::msr(register::ID)))),
     );
-    report(
+    results.add(
         "x2APIC, EOI with nothing in service",
         measure(|| cpu::write_msr(apic::msr(register::EOI), 0)),
     );

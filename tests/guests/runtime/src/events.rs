@@ -1,10 +1,14 @@
 //! Event channels with the 2-level ABI and a vector callback, and the clock of the first vCPU.
 
-use oxen_abi::{event_channel, hvm, memory, numbers, vcpu};
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use oxen_abi::{event_channel, hvm, memory, numbers, sched, vcpu};
 
 use crate::cpu;
 use crate::hypercall::{self, SELF};
 
+/// Place of the first vCPU's clock in the shared page.
+const TIME: usize = 32;
 /// Vector of the callback.
 pub const CALLBACK_VECTOR: u8 = 0xF3;
 
@@ -74,6 +78,30 @@ pub fn mask(port: u32, on: bool) {
     }
 }
 
+/// Takes back one port's pending event, of the first 64 ports; whether there was one.
+pub fn take(port: u32) -> bool {
+    const PENDING: usize = 2048;
+    let word = shared(PENDING).cast::<AtomicU64>();
+    // SAFETY: the shared page's first pending word, which others touch atomically too.
+    let word = unsafe { &*word };
+    let bit = 1 << (port & 63);
+    word.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+}
+
+/// Waits for one of the ports, masked or not, or until a system time in nanoseconds, where that is not 0.
+pub fn poll(ports: &[u32], until: u64) -> i64 {
+    // sched_poll: pointer to ports, their number, time.
+    let argument = [ports.as_ptr() as u64, ports.len() as u64, until];
+    hypercall::sched_op(sched::cmd::POLL, &argument)
+}
+
+/// Leaves the first vCPU's CPU to others for so many nanoseconds.
+pub fn nap(nanos: u64) {
+    let (until, _) = Clock::read(shared(TIME)).after(nanos);
+    let result = poll(&[], until);
+    assert!(result == 0, "poll: {result}");
+}
+
 /// Takes back all that is pending for the first vCPU.
 pub fn forget() {
     const PENDING: usize = 2048;
@@ -87,7 +115,6 @@ pub fn forget() {
 
 /// Sets the first vCPU's one-shot timer `nanos` ahead; returns the TSC value that this is.
 pub fn set_timer(nanos: u64) -> u64 {
-    const TIME: usize = 32;
     let (deadline, ticks) = Clock::read(shared(TIME)).after(nanos);
     let argument = [deadline, 0];
     let result = hypercall::vcpu_op(vcpu::cmd::SET_SINGLESHOT_TIMER, 0, &argument);
