@@ -25,8 +25,7 @@ pub(super) const WORK: &str = "awk 'BEGIN { for (i = 0; i < 300000; i++) x += i 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let dom0 = provision::dom0(Suite::default())?;
     let boot = bench.boot(&dom0, KERNELS_MEMORY);
-    let name = format!("bench-{}-boot", bench.stack.name());
-    let (text, work) = run(bench, &name, boot)?;
+    let (text, work) = run(bench, &bench.run_name("boot"), boot)?;
     let start = match bench.stack {
         Stack::Oxen => number_before(&text, "dom0 starts", " ticks"),
         Stack::Xen(_) => ticks_of_xen(&text),
@@ -61,7 +60,7 @@ pub(super) fn bare(bench: &Bench) -> Result<(String, u64)> {
         arguments,
         initrd,
     };
-    run(bench, "bench-bare-boot", boot)
+    run(bench, &format!("bench-bare-{}-boot", bench.kind), boot)
 }
 
 /// Ticks between the first and the last line that Xen prints before dom0 runs, by the TSC before each of them.

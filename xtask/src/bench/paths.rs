@@ -41,9 +41,12 @@ pub(super) fn measure_between_vcpus(bench: &Bench) -> Result<Vec<Row>> {
 
 fn start(bench: &Bench, name: &str, cpus: u32) -> Result<Shell> {
     let kernel = std::fs::read(&bench.guest)?;
-    let dom0 = bench.dom0(vec![(KERNEL, kernel)])?;
-    let name = format!("bench-{}-{name}", bench.stack.name());
-    Shell::start(bench, &name, bench.boot(&dom0, DOM0_MEMORY), cpus, MEMORY)
+    let name = bench.run_name(name);
+    let dom0 = bench.dom0(&name, vec![(KERNEL, kernel)])?;
+    let boot = bench.boot(&dom0, DOM0_MEMORY);
+    let shell = Shell::start(bench, &name, boot, cpus, MEMORY)?;
+    std::fs::remove_file(&dom0.initrd)?;
+    Ok(shell)
 }
 
 /// Makes a guest of that name; `settings` and `options` go to its configuration and its command line.

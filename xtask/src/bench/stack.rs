@@ -45,6 +45,11 @@ impl Stack {
 }
 
 impl Bench {
+    /// What a run of this part is called: runs on several machines may be under way at once.
+    pub(super) fn run_name(&self, part: &str) -> String {
+        format!("bench-{}-{}-{part}", self.stack.name(), self.kind)
+    }
+
     /// The CPU model where two hypervisors are compared, if the machine's own will not do.
     pub(super) fn compared_cpu(&self) -> Option<String> {
         (self.compares && self.kind == Kind::Tcg).then(|| CPU_ON_QEMU.to_owned())
@@ -58,21 +63,21 @@ impl Bench {
         }
     }
 
-    /// dom0 with the tools, and these files below its root folder besides.
-    pub(super) fn dom0(&self, files: Vec<(&str, Vec<u8>)>) -> Result<Dom0> {
+    /// dom0 with the tools, and these files below its root folder besides, for the run of that name.
+    pub(super) fn dom0(&self, name: &str, files: Vec<(&str, Vec<u8>)>) -> Result<Dom0> {
         let dom0 = provision::dom0(Suite::default())?;
         let dom0 = match &self.stack {
-            Stack::Oxen => provision::with_tools(dom0)?,
+            Stack::Oxen => Dom0 {
+                initrd: provision::with_tools(&dom0.initrd, &dom0.kernel)?,
+                ..dom0
+            },
             Stack::Xen(xen) => xen.with_tools(dom0)?,
         };
-        if files.is_empty() {
-            return Ok(dom0);
-        }
         let mut archive = Newc::new();
         for (path, content) in files {
             archive.file(path.trim_start_matches('/'), content, false);
         }
-        let initrd = self.folder.join(format!("{}.initrd", self.stack.name()));
+        let initrd = self.folder.join(format!("{name}.initrd"));
         std::fs::create_dir_all(&self.folder)?;
         std::fs::write(&initrd, archive.behind(&dom0.initrd)?)?;
         Ok(Dom0 { initrd, ..dom0 })

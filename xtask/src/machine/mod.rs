@@ -79,7 +79,7 @@ pub struct Machine {
     pub nic: Option<Nic>,
     /// Stop before the first instruction and wait for a debugger on TCP port 1234. QEMU only.
     pub gdb: bool,
-    /// Count instructions: one every 2^N ns of virtual time. `tcg` only.
+    /// Count instructions: one every 2^N ns of virtual time, and no host's time for what is idle. `tcg` only.
     pub icount: Option<u8>,
     /// Instructions per emulated second. Bochs only.
     pub ips: u64,

@@ -12,6 +12,7 @@ pub mod kernels;
 mod modules;
 pub mod newc;
 mod packages;
+mod peer;
 pub mod plain;
 pub mod sysroot;
 mod toolstack;
@@ -24,6 +25,7 @@ use crate::progress::say;
 pub use grub::pvh_image as pvh_grub;
 pub use kernels::{Dom0, Suite};
 pub use packages::{missing_packages, packages};
+pub use peer::Xen;
 pub use toolstack::with_tools;
 pub use xen::{tools as xen_tools, with_xen_tools};
 

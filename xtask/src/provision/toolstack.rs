@@ -21,9 +21,18 @@ pub fn with_tools(initrd: &Path, guest_kernel: &Path) -> Result<PathBuf> {
         let name = tool.file_name().unwrap_or_default().to_string_lossy();
         archive.file(&format!("usr/sbin/{name}"), read(&tool)?, true);
     }
+    add_guest(&mut archive, guest_kernel)?;
+    keep(&archive.behind(initrd)?)
+}
+
+/// Adds the demo guest, whose kernel is given.
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn add_guest(archive: &mut Newc, guest_kernel: &Path) -> Result<()> {
     archive.file("boot/guest/vmlinuz", read(guest_kernel)?, false);
     archive.file("boot/guest/initrd", initrd::guest(guest_kernel)?, false);
-    keep(&archive.behind(initrd)?)
+    Ok(())
 }
 
 /// Keeps an image in the target folder; returns its file.

@@ -13,7 +13,7 @@ use super::{cache, initrd, toolstack};
 use crate::host;
 use crate::progress::Step;
 
-const FOLDER: &str = "xen-4.17-tools";
+const FOLDER: &str = "xen-4.17-tools-2";
 /// Where libraries and tools look for each other.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const PROGRAMS: &str = "usr/lib/xen-4.17/bin";
@@ -75,6 +75,8 @@ const PARTS: &[Part] = &[
     libraries("liblzma5", &["liblzma.so.5"]),
     libraries("libzstd1", &["libzstd.so.1"]),
     libraries("zlib1g", &["libz.so.1"]),
+    // Not linked to: the C library loads it when a thread is cancelled, as `xl create` does.
+    libraries("libgcc-s1", &["libgcc_s.so.1"]),
     libraries("libc6", &["libc.so.6", "ld-linux-x86-64.so.2"]),
 ];
 
