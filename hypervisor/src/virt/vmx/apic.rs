@@ -8,7 +8,7 @@ use super::capabilities::Capabilities;
 use super::fields::Field;
 use super::vcpu::VmxVcpu;
 use super::{msr, vmcs};
-use crate::virt::{Exit, Gprs, NestedFault};
+use crate::virt::{Exit, Gprs, NestedFault, Vcpu};
 
 /// First x2APIC MSR.
 const FIRST_MSR: u32 = 0x800;
@@ -60,6 +60,14 @@ pub const fn controls(capabilities: &Capabilities, mode: Mode) -> u32 {
     }
 }
 
+/// The same where the CPU does not virtualize the local APIC.
+pub const fn plain_controls(capabilities: &Capabilities, mode: Mode) -> u32 {
+    match mode {
+        Mode::Page => capabilities.apic_accesses,
+        Mode::Off | Mode::Msrs => 0,
+    }
+}
+
 /// Forgets what waits and what is in service.
 pub fn clear_status() {
     vmcs::write(Field::GuestInterruptStatus, 0);
@@ -94,16 +102,27 @@ pub fn set_end_exits(vectors: &[u32; 8]) {
     ]);
 }
 
-/// An access to the page that the CPU leaves to us: emulated like any other device's (SDM vol. 3, table 28-6).
-pub fn access(_: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
+/// An access to the page that the CPU leaves to us: emulated like any other device's (SDM vol. 3, table 28-6), but for the most
+/// frequent one, a write to EOI, whose value does not matter: it needs no decoding, only its length.
+pub fn access(vcpu: &mut VmxVcpu, _: &mut Gprs) -> Option<Exit> {
     const OFFSET: u64 = 0xFFF;
     const KIND: u64 = 0xF;
     const WRITE: u64 = 1;
     const FETCH: u64 = 2;
+    /// Of an x86 instruction.
+    const LONGEST: u8 = 15;
     let qualification = vmcs::read(Field::ExitQualification);
+    let (offset, kind) = (qualification & OFFSET, qualification >> 12 & KIND);
+    if kind == WRITE && offset == u64::from(register::EOI) {
+        let length = vmcs::read(Field::ExitInstructionLength) as u8;
+        if (1..=LONGEST).contains(&length) {
+            vcpu.skip(length);
+            return Some(Exit::ApicWrite(register::EOI));
+        }
+    }
     Some(Exit::NestedFault(NestedFault {
-        address: GuestPhys(BASE_ADDRESS | qualification & OFFSET),
-        write: qualification >> 12 & KIND == WRITE,
-        execute: qualification >> 12 & KIND == FETCH,
+        address: GuestPhys(BASE_ADDRESS | offset),
+        write: kind == WRITE,
+        execute: kind == FETCH,
     }))
 }

@@ -35,6 +35,9 @@ pub struct Capabilities {
     /// Secondary controls with which the CPU virtualizes the local APIC's page, and its MSRs; 0 where it cannot.
     pub apic_page: u32,
     pub apic_msrs: u32,
+    /// The secondary control with which accesses to the local APIC's page exit as such, so that some need no decoding; 0 where
+    /// there is none.
+    pub apic_accesses: u32,
 }
 
 impl Capabilities {
@@ -54,6 +57,7 @@ impl Capabilities {
         let timer = pin & pin::PREEMPTION_TIMER != 0;
         let (_, may) = limits(&controls::SECONDARY, false);
         let whole = |bits: u32| if apic && may & bits == bits { bits } else { 0 };
+        let apic_accesses = may & secondary::APIC_ACCESSES;
         let apic_page = whole(APIC_BOTH | secondary::APIC_ACCESSES);
         Ok(Self {
             revision: basic as u32 & 0x7FFF_FFFF,
@@ -74,6 +78,7 @@ impl Capabilities {
             } else {
                 whole(APIC_BOTH | secondary::X2APIC)
             },
+            apic_accesses,
         })
     }
 

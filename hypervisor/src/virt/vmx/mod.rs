@@ -77,7 +77,7 @@ impl Backend for Vmx {
     }
 
     fn wants_apic_access_page(&self) -> bool {
-        self.capabilities.apic_page != 0
+        self.capabilities.apic_accesses != 0
     }
 
     fn enable(&self, _: CpuId) -> Result<(), Missing> {

@@ -351,6 +351,9 @@ impl Vcpu for VmxVcpu {
 
     fn set_apic_mode(&mut self, mode: Mode) {
         if self.capabilities.apic_page == 0 {
+            let secondary =
+                self.capabilities.secondary | apic::plain_controls(&self.capabilities, mode);
+            vmcs::write(Field::SecondaryControls, secondary.into());
             return;
         }
         self.apic_controls = apic::controls(&self.capabilities, mode);
