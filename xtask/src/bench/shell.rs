@@ -23,6 +23,8 @@ pub(super) struct Shell {
     running: Running,
     name: String,
     iso: std::path::PathBuf,
+    /// What every guest's configuration has.
+    settings: &'static str,
 }
 
 impl Shell {
@@ -37,6 +39,7 @@ impl Shell {
             running: machine.start(name, &iso)?,
             name: name.to_owned(),
             iso,
+            settings: bench.stack.settings(),
         };
         this.running.console().expect(PROMPT, LIMIT)?;
         this.command(CLOCK)?;
@@ -83,8 +86,9 @@ impl Shell {
     /// Writes `/tmp/NAME.cfg` for a guest: `settings` is what its configuration has besides name, type and command line, with spaces
     /// between.
     pub fn configure(&mut self, name: &str, settings: &str, options: &str) -> Result<()> {
+        let always = self.settings;
         self.succeed(&format!(
-            "echo \"name='{name}' type='pvh' {settings}\" | tr ' ' '\\n' >/tmp/{name}.cfg"
+            "echo \"name='{name}' type='pvh' {always} {settings}\" | tr ' ' '\\n' >/tmp/{name}.cfg"
         ))?;
         self.succeed(&format!("echo \"extra='{options}'\" >>/tmp/{name}.cfg"))?;
         Ok(())

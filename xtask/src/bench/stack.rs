@@ -19,6 +19,10 @@ const WITHOUT_APIC_VIRTUALIZATION: &str = "apicv=0";
 /// The TSC before each line of Xen's, by which one sees how long its own part of the boot takes.
 const XEN_TIMESTAMPS: &str = "console_timestamps=raw";
 
+/// What a guest of Xen is configured with besides: a TSC that is no promise of the CPU's, as QEMU's, Xen would emulate, and each reading
+/// of it would be part of what is measured.
+const XEN_GUESTS_SETTINGS: &str = "tsc_mode='native'";
+
 /// A hypervisor and its tools.
 #[derive(Clone, Debug)]
 pub(super) enum Stack {
@@ -32,6 +36,14 @@ impl Stack {
         match self {
             Self::Oxen => "ox",
             Self::Xen(_) => "xl",
+        }
+    }
+
+    /// What every guest's configuration has here.
+    pub fn settings(&self) -> &'static str {
+        match self {
+            Self::Oxen => "",
+            Self::Xen(_) => XEN_GUESTS_SETTINGS,
         }
     }
 
