@@ -53,7 +53,8 @@ pub fn guest(package: &str) -> Result<PathBuf> {
 }
 
 /// The tools that run in dom0, as static binaries: their packages and what they are called.
-const TOOLS: [(&str, &str); 3] = [
+const TOOLS: [(&str, &str); 4] = [
+    ("oxen-blkback", "oxblk"),
     ("oxen-ox", "ox"),
     ("oxen-xenstored", "xenstored"),
     ("oxen-xenconsoled", "xenconsoled"),

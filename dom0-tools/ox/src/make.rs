@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::failure::{Context, Failure};
 use crate::host::{Built, Share, Toolstack};
-use crate::tree;
+use crate::{disks, tree};
 
 /// Affinity of one vCPU.
 type Pinning = (u32, Option<BTreeSet<u32>>, Option<BTreeSet<u32>>);
@@ -91,13 +91,19 @@ fn announce(
             .context(|| format!("set weight and cap of {name}"))?;
     }
 
-    let changes = tree::creation(config, uuid, built, host.unix_time());
+    let disks = disks::check_all(&config.disks)?;
+    let mut changes = tree::creation(config, uuid, built, host.unix_time());
+    changes.extend(disks.iter().flat_map(|disk| disk.creation(domid)));
     host.store()?
         .apply(&changes)
         .context(|| format!("write xenstore's nodes of {name}"))?;
     host.store()?
         .introduce(domid, built.store_gfn, built.store_port)
         .context(|| format!("introduce {name} to xenstored"))?;
+    // A guest that finds no back end there may go on without its disks.
+    for disk in &disks {
+        disk.wait(host, domid)?;
+    }
     if !paused {
         host.xen()?
             .unpause(domid)

@@ -33,7 +33,7 @@ pub fn creation(config: &DomainConfig, uuid: Uuid, built: &Built, unix_time: u64
     let vm = vm_path(uuid);
     let mut changes = Vec::new();
     // What an earlier domain of this number left must not show through.
-    changes.push(remove(home.clone()));
+    changes.extend(removal(domid, None));
     let mut write = |path: String, value: String, access| {
         changes.push(Change::Write {
             path,
@@ -104,9 +104,19 @@ pub fn creation(config: &DomainConfig, uuid: Uuid, built: &Built, unix_time: u64
     changes
 }
 
+/// Where a domain's back ends of a kind are.
+pub fn back_ends(kind: &str, domid: u16) -> String {
+    format!("/local/domain/0/backend/{kind}/{domid}")
+}
+
+/// Kinds of back ends in dom0 that a domain's devices may have.
+const BACK_ENDS: &[&str] = &["oxblk", "vbd"];
+
 /// Removes all that a domain has. Its `/vm` node goes only when it is known: another domain of the same UUID may own it.
 pub fn removal(domid: u16, vm: Option<&str>) -> Vec<Change> {
     let mut changes = vec![remove(names::path(domid))];
+    let back_ends = BACK_ENDS.iter();
+    changes.extend(back_ends.map(|kind| remove(self::back_ends(kind, domid))));
     changes.extend(vm.map(|vm| remove(vm.to_owned())));
     changes
 }
@@ -119,6 +129,24 @@ pub fn vm_path(uuid: Uuid) -> String {
 /// The word for a vCPU's state that guests read.
 pub fn availability(online: bool) -> &'static str {
     if online { "online" } else { "offline" }
+}
+
+/// Writes a node with its permissions.
+pub fn write(path: String, value: String, access: Access) -> Change {
+    Change::Write {
+        path,
+        value,
+        access: Some(access),
+    }
+}
+
+/// Writes a node and keeps its permissions.
+pub fn rewrite(path: String, value: String) -> Change {
+    Change::Write {
+        path,
+        value,
+        access: None,
+    }
 }
 
 /// Removes a node and all below it.

@@ -2,12 +2,14 @@
 
 mod error;
 mod parse;
+mod vdev;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub use error::DiskError;
+pub use vdev::number as vdev_number;
 
 /// Format of a disk's image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -51,10 +53,16 @@ pub enum DiskBackend {
     Qdisk,
     /// A program of its own.
     Standalone,
+    /// Oxen's own block back-end, `oxblk`; xl does not know it.
+    Ox,
+    /// Another name of `phy`; xl does not know it.
+    Kernel,
 }
 
 impl DiskBackend {
-    const NAMES: [(&'static str, Self); 4] = [
+    const NAMES: [(&'static str, Self); 6] = [
+        ("ox", Self::Ox),
+        ("kernel", Self::Kernel),
         ("phy", Self::Phy),
         ("tap", Self::Tap),
         ("qdisk", Self::Qdisk),
@@ -104,6 +112,13 @@ pub struct DiskSpec {
     pub trusted: Option<bool>,
     /// The protocol.
     pub protocol: DiskProtocol,
+}
+
+impl DiskSpec {
+    /// The disk's number in the guest.
+    pub fn number(&self) -> Option<u32> {
+        vdev_number(&self.vdev)
+    }
 }
 
 fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::error::DiskError;
-use super::{DiskBackend, DiskFormat, DiskProtocol, DiskSpec};
+use super::{DiskBackend, DiskFormat, DiskProtocol, DiskSpec, vdev};
 use crate::keys::nearest_of;
 
 const NAMES: &[&str] = &[
@@ -246,7 +246,7 @@ impl<'a> Reader<'a> {
         if self.vdev.replace(value).is_some() {
             return Err(self.twice("vdev"));
         }
-        if !value.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if vdev::number(value).is_none() {
             return Err(self.bad_value("vdev", value, &["a name such as xvda"]));
         }
         Ok(())

@@ -132,6 +132,27 @@ pub struct Memory {
     pub size: String,
 }
 
+/// Arguments of `block-detach`.
+#[derive(Debug, Args)]
+pub struct BlockDetach {
+    /// Name or number
+    pub domain: String,
+    /// The disk's name in the guest, such as xvdb, or its number
+    pub device: String,
+    /// Do not wait for the guest: what it has not written is lost
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// Arguments of `block-list`.
+#[derive(Debug, Args)]
+pub struct BlockList {
+    /// Names or numbers; all domains if none
+    pub domains: Vec<String>,
+    #[command(flatten)]
+    pub json: Json,
+}
+
 /// What `trigger` sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TriggerEvent {

@@ -150,6 +150,22 @@ Examples:
     /// Set how much memory a domain may have at most
     #[command(after_help = "Example:\n  ox mem-max demo 1g")]
     MemMax(Memory),
+    /// Give a running domain a disk
+    #[command(after_help = "\
+Examples:
+  ox block-attach demo /srv/data.img,raw,xvdb,rw
+  ox block-attach demo format=raw vdev=xvdb access=ro backendtype=kernel target=/dev/vg/data")]
+    BlockAttach {
+        /// Name or number
+        domain: String,
+        /// The disk, as in the configuration's disk=
+        #[arg(required = true)]
+        disk: Vec<String>,
+    },
+    /// Take a disk away from a running domain, once its guest lets go of it
+    BlockDetach(BlockDetach),
+    /// List the disks of domains
+    BlockList(BlockList),
     /// Show how long domains have been running
     #[command(after_help = "Examples:\n  ox uptime\n  ox uptime demo --json")]
     Uptime {

@@ -12,7 +12,7 @@ use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
 use crate::make::{make, undo};
 use crate::records::{Held, Phase, Record};
-use crate::{ending, names, output, records};
+use crate::{disks, ending, names, output, records};
 
 /// Does `ox create`.
 pub fn run(
@@ -123,11 +123,7 @@ fn check(config: &DomainConfig) -> Result<(), Failure> {
             check_file(key, file)?;
         }
     }
-    if !config.disks.is_empty() {
-        return Err(Failure::NotImplemented(
-            "disks: there is no block back-end yet; remove disk=, or put what the guest needs into its ramdisk".to_owned(),
-        ));
-    }
+    disks::check_all(&config.disks)?;
     if !config.vifs.is_empty() {
         return Err(Failure::NotImplemented(
             "network interfaces: there is no network back-end yet; remove vif=".to_owned(),

@@ -1,5 +1,6 @@
 //! The verbs.
 
+mod block;
 mod config;
 mod create;
 mod destroy;
@@ -49,6 +50,9 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
         Command::SchedCredit2(share) => scheduler::run(&share, host, out),
         Command::MemSet(memory) => memory::set(&memory, host),
         Command::MemMax(memory) => memory::max(&memory, host),
+        Command::BlockAttach { domain, disk } => block::attach(&domain, &disk, host),
+        Command::BlockDetach(arguments) => block::detach(&arguments, host),
+        Command::BlockList(arguments) => block::list(&arguments, host, out),
         Command::Uptime { domains, json } => list::uptime(&domains, json, host, out),
         Command::Top(arguments) => top::run(&arguments, host, out),
         Command::Dmesg { clear } => info::dmesg(clear, host, out),

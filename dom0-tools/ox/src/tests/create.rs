@@ -182,9 +182,24 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
             "cpus: \"9\" leaves none of this machine's 4 CPUs to run on",
         ),
         (
-            vec!["disk=['/dev/sda,raw,xvda,w']"],
+            vec!["disk=['/nowhere/disk,raw,xvda,w']"],
+            3,
+            "disk xvda: /nowhere/disk: No such file",
+        ),
+        (
+            vec!["disk=['/dev/null,raw,xvda,w']"],
+            3,
+            "disk xvda: /dev/null: neither a file nor a block device",
+        ),
+        (
+            vec!["disk=['/d,qcow2,xvda,w']"],
             6,
-            "not implemented: disks",
+            "disk xvda: a format other than raw",
+        ),
+        (
+            vec!["disk=['vdev=xvda,backendtype=qdisk,target=/d']"],
+            6,
+            "disk xvda: this backendtype",
         ),
         (vec!["vif=['']"], 6, "not implemented: network interfaces"),
         (

@@ -1,5 +1,6 @@
 //! Verbs against a host that is not there.
 
+mod block;
 mod create;
 mod daemon;
 mod records;

@@ -199,9 +199,11 @@ impl Store for Fake {
 
     fn apply(&mut self, changes: &[Change]) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
-        let kind = match changes {
-            [Change::Remove { .. }] | [Change::Remove { .. }, Change::Remove { .. }] => "remove",
-            _ => "apply",
+        let removes = |change: &Change| matches!(change, Change::Remove { .. });
+        let kind = if changes.iter().all(removes) {
+            "remove"
+        } else {
+            "apply"
         };
         world.call(kind, String::new())?;
         for change in changes {

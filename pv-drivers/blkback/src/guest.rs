@@ -1,0 +1,151 @@
+//! A guest's pages and event channels.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use oxen_xen::evtchn::EventChannels;
+use oxen_xen::gntdev::{CopyBatch, GrantPart, Grants};
+use thiserror::Error;
+
+/// A part of a granted page to be copied, and the memory here.
+pub struct Piece<'a> {
+    /// The page's grant.
+    pub reference: u32,
+    /// First byte in the page.
+    pub offset: u16,
+    /// Which way, and from or to where.
+    pub side: Side<'a>,
+}
+
+/// This side of a copy.
+pub enum Side<'a> {
+    /// From the guest to here.
+    In(&'a mut [u8]),
+    /// From here to the guest.
+    Out(&'a [u8]),
+}
+
+/// Why nothing was copied.
+#[derive(Debug, Error)]
+pub enum CopyFault {
+    /// The guest has not granted a page, or not any more.
+    #[error("page with grant {reference} cannot be copied (grant status {status})")]
+    Refused {
+        /// The grant.
+        reference: u32,
+        /// The hypervisor's `GNTST_*`.
+        status: i16,
+    },
+    /// The device failed.
+    #[error("granted pages cannot be copied: {0}")]
+    Device(#[from] io::Error),
+}
+
+/// What the engine needs of a guest.
+pub trait Guest {
+    /// Makes all copies.
+    ///
+    /// # Errors
+    /// The first that could not be made; others may have been.
+    fn copy(&mut self, pieces: Vec<Piece<'_>>) -> Result<(), CopyFault>;
+
+    /// Sends an event to the guest's end of a queue.
+    ///
+    /// # Errors
+    /// The channel is gone.
+    fn notify(&mut self, queue: usize) -> io::Result<()>;
+
+    /// Queues for which the guest has sent events.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn events(&mut self) -> io::Result<Vec<usize>>;
+
+    /// Readable when [`Guest::events`] has something to say.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+}
+
+/// A guest of the hypervisor.
+#[derive(Debug)]
+pub struct XenGuest {
+    domid: u16,
+    grants: Grants,
+    events: EventChannels,
+    /// Our port of each queue.
+    ports: Vec<u32>,
+}
+
+impl XenGuest {
+    /// Binds to the guest's ports of its queues.
+    ///
+    /// # Errors
+    /// A port that the guest names is not there, not for this domain or in use.
+    pub fn new(
+        domid: u16,
+        grants: Grants,
+        events: EventChannels,
+        remote_ports: &[u32],
+    ) -> io::Result<Self> {
+        let ports = remote_ports.iter().map(|&port| {
+            let bound = events.bind_interdomain(domid, port);
+            bound.map_err(|error| {
+                io::Error::new(error.kind(), format!("event channel {port}: {error}"))
+            })
+        });
+        let ports = ports.collect::<io::Result<_>>()?;
+        Ok(Self {
+            domid,
+            grants,
+            events,
+            ports,
+        })
+    }
+}
+
+impl Guest for XenGuest {
+    fn copy(&mut self, pieces: Vec<Piece<'_>>) -> Result<(), CopyFault> {
+        let references: Vec<u32> = pieces.iter().map(|piece| piece.reference).collect();
+        let mut batch = CopyBatch::with_capacity(pieces.len());
+        for piece in pieces {
+            let part = GrantPart {
+                domid: self.domid,
+                reference: piece.reference,
+                offset: piece.offset,
+            };
+            match piece.side {
+                Side::In(to) => batch.from_grant(part, to),
+                Side::Out(from) => batch.to_grant(from, part),
+            }
+        }
+        self.grants.copy(&mut batch)?;
+        let mut outcomes = batch.outcomes().zip(references);
+        match outcomes.find(|(status, _)| *status != 0) {
+            None => Ok(()),
+            Some((status, reference)) => Err(CopyFault::Refused { reference, status }),
+        }
+    }
+
+    fn notify(&mut self, queue: usize) -> io::Result<()> {
+        self.events.notify(self.ports[queue])
+    }
+
+    fn events(&mut self) -> io::Result<Vec<usize>> {
+        let mut queues = Vec::new();
+        // Each port can be pending once: the loop ends.
+        loop {
+            let port = match self.events.pending() {
+                Ok(port) => port,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(queues),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            // First let events in, then look at the ring: what comes in between announces itself.
+            self.events.unmask(port)?;
+            queues.extend(self.ports.iter().position(|own| *own == port));
+        }
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}

@@ -1,0 +1,158 @@
+//! What is behind a disk: a file or a block device.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use oxen_blkif::SECTOR;
+use rustix::fs::{ioctl_blkpbszget, ioctl_blksszget};
+
+use crate::buffer::Pool;
+
+/// An open image.
+#[derive(Debug)]
+pub struct Image {
+    file: File,
+    /// What a guest has to know.
+    pub geometry: Geometry,
+}
+
+/// What a guest has to know about a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Size in sectors of 512 bytes.
+    pub sectors: u64,
+    /// Bytes that can be read and written at least.
+    pub sector_size: u32,
+    /// Bytes that the medium reads and writes at once.
+    pub physical_sector_size: u32,
+    /// Bytes that can be discarded at least, where any can.
+    pub discard: Option<u32>,
+    /// The guest must not write.
+    pub read_only: bool,
+    /// Data goes past dom0's page cache.
+    pub direct: bool,
+}
+
+impl Image {
+    /// Opens a file or a block device. Past the page cache, where that can be done in the sectors that the guest is shown.
+    ///
+    /// # Errors
+    /// It cannot be opened, is something else, or is empty; the message names it.
+    pub fn open(path: &Path, read_only: bool) -> io::Result<Self> {
+        let wrong =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        Self::open_either(path, read_only).map_err(wrong)
+    }
+
+    fn open_either(path: &Path, read_only: bool) -> io::Result<Self> {
+        let open = |flags: i32| {
+            OpenOptions::new()
+                .read(true)
+                .write(!read_only)
+                .custom_flags(libc::O_CLOEXEC | flags)
+                .open(path)
+        };
+        let file = open(0)?;
+        let metadata = file.metadata()?;
+        let is_device = metadata.file_type().is_block_device();
+        if !is_device && !metadata.is_file() {
+            return Err(io::Error::other("neither a file nor a block device"));
+        }
+        let (sector_size, physical_sector_size, discard) = if is_device {
+            (
+                ioctl_blksszget(&file)?,
+                ioctl_blkpbszget(&file)?,
+                device_discard(metadata.rdev()),
+            )
+        } else {
+            let block = u32::try_from(metadata.blksize()).unwrap_or(4096);
+            (SECTOR as u32, SECTOR as u32, Some(block))
+        };
+        let direct = open(libc::O_DIRECT)
+            .ok()
+            .filter(|file| can_read(file, sector_size));
+        let is_direct = direct.is_some();
+        let mut file = direct.unwrap_or(file);
+        let sectors = file.seek(SeekFrom::End(0))? / SECTOR;
+        if sectors == 0 {
+            return Err(io::Error::other("empty"));
+        }
+        Ok(Self {
+            file,
+            geometry: Geometry {
+                sectors,
+                sector_size,
+                physical_sector_size,
+                discard: discard.filter(|_| !read_only),
+                read_only,
+                direct: is_direct,
+            },
+        })
+    }
+
+    /// For io_uring.
+    pub fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Whether a sector can be read on its own: file systems differ in what they let past the page cache.
+fn can_read(file: &File, sector_size: u32) -> bool {
+    let mut buffer = Pool::default().take(sector_size as usize);
+    let sector = &mut buffer.bytes_mut()[..sector_size as usize];
+    file.read_at(sector, 0).is_ok()
+}
+
+/// What can be discarded of a block device at least, if anything can.
+fn device_discard(device: u64) -> Option<u32> {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let number = |name: &str| -> Option<u32> {
+        // A partition has the queue of its disk.
+        let here = format!("/sys/dev/block/{major}:{minor}");
+        let queue = [format!("{here}/queue"), format!("{here}/../queue")];
+        let text = queue
+            .iter()
+            .find_map(|queue| std::fs::read_to_string(format!("{queue}/{name}")).ok())?;
+        text.trim().parse().ok()
+    };
+    // Larger than 32 bits where there is no limit to speak of.
+    let most = number("discard_max_bytes").unwrap_or(u32::MAX);
+    number("discard_granularity").filter(|granularity| *granularity > 0 && most > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_so_many_sectors() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("disk");
+        std::fs::write(&path, vec![1; 10_000]).expect("written");
+        let geometry = Image::open(&path, false).expect("a file").geometry;
+        assert_eq!((geometry.sectors, geometry.sector_size), (19, 512));
+        assert!(geometry.discard.is_some());
+        let geometry = Image::open(&path, true).expect("a file").geometry;
+        assert_eq!((geometry.read_only, geometry.discard), (true, None));
+    }
+
+    #[test]
+    fn what_is_no_disk_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let empty = directory.path().join("empty");
+        std::fs::write(&empty, [0; 511]).expect("written");
+        for (path, why) in [
+            (directory.path(), "directory"),
+            (Path::new("/dev/null"), "neither a file nor a block device"),
+            (&empty, "empty"),
+            (Path::new("/nowhere/disk"), "No such file"),
+        ] {
+            let error = Image::open(path, false).expect_err("no disk").to_string();
+            let named = error.starts_with(&path.display().to_string());
+            assert!(named && error.contains(why), "{error}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One request on its way.
+
+use std::collections::VecDeque;
+
+use oxen_blkif::{Body, Kind, Request, Response, Segment, Status, Wrong};
+
+use crate::buffer::Buffer;
+use crate::guest::{Piece, Side};
+use crate::image::Geometry;
+
+/// A step on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// What was written before is on the medium.
+    Sync,
+    /// The buffer's content comes from the disk.
+    Read,
+    /// It goes to the disk.
+    Write,
+    /// So many bytes are not needed any more.
+    Discard {
+        /// How many.
+        bytes: u64,
+    },
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was begun.
+    Waiting,
+    /// A step is under way.
+    Running,
+    /// What was read has to go to the guest.
+    Read,
+    /// It can be answered.
+    Done,
+}
+
+/// A request and what has become of it.
+#[derive(Debug)]
+pub struct Job {
+    pub(crate) response: Response,
+    /// How far it is.
+    pub stage: Stage,
+    steps: VecDeque<Step>,
+    segments: Vec<Segment>,
+    /// Where on the disk it begins, in bytes.
+    start: u64,
+    /// Bytes that the present step has moved.
+    moved: usize,
+    /// Bytes of data.
+    length: usize,
+    /// Where they are on their way.
+    pub buffer: Option<Buffer>,
+    /// Earlier ones have to be done before it, and later ones wait for it.
+    pub barrier: bool,
+    reads: bool,
+}
+
+impl Job {
+    fn new(id: u64, operation: u8) -> Self {
+        Self {
+            response: Response {
+                id,
+                operation,
+                status: Status::Okay,
+            },
+            stage: Stage::Waiting,
+            steps: VecDeque::new(),
+            segments: Vec::new(),
+            start: 0,
+            moved: 0,
+            length: 0,
+            buffer: None,
+            barrier: false,
+            reads: false,
+        }
+    }
+
+    /// What cannot be done: it is answered so.
+    pub fn refused(wrong: &Wrong, status: Status) -> Self {
+        let mut job = Self::new(wrong.id, wrong.operation);
+        job.fail(status);
+        job
+    }
+
+    /// From a request with all its segments. One that the disk cannot do is answered so; the text says why.
+    pub fn plan(
+        request: &Request,
+        segments: Vec<Segment>,
+        disk: &Geometry,
+    ) -> (Self, Option<String>) {
+        let mut job = Self::new(request.id, request.operation());
+        let (kind, sectors) = match &request.body {
+            Body::Discard { sectors, secure } => {
+                if *secure || disk.discard.is_none() {
+                    job.fail(Status::NotSupported);
+                    return (job, Some("a discard, which is not offered".to_owned()));
+                }
+                job.steps.push_back(Step::Discard {
+                    bytes: sectors.saturating_mul(oxen_blkif::SECTOR),
+                });
+                (Kind::Write, *sectors)
+            }
+            Body::Direct { kind, .. } | Body::Indirect { kind, .. } => {
+                let sectors: u64 = segments.iter().map(|segment| segment.sectors()).sum();
+                job.steps.extend(steps(*kind, sectors > 0));
+                (*kind, sectors)
+            }
+        };
+        if let Some(complaint) = refuse(request.sector, sectors, kind, disk) {
+            job.fail(Status::Error);
+            return (job, Some(complaint));
+        }
+        job.start = request.sector * oxen_blkif::SECTOR;
+        job.length = segments.iter().map(|segment| segment.bytes()).sum();
+        job.segments = segments;
+        job.barrier = kind == Kind::Barrier;
+        job.reads = kind == Kind::Read;
+        (job, None)
+    }
+
+    fn fail(&mut self, status: Status) {
+        self.response.status = status;
+        self.stage = Stage::Done;
+        self.steps.clear();
+    }
+
+    /// Bytes of data.
+    pub const fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Whether data has to come from the guest before it is begun.
+    pub const fn wants_data(&self) -> bool {
+        self.length > 0 && !self.reads
+    }
+
+    /// The step that is to be begun or to be gone on with, and where: file offset, and the range of the buffer.
+    pub fn step(&self) -> Option<(Step, u64, std::ops::Range<usize>)> {
+        let step = *self.steps.front()?;
+        Some((
+            step,
+            self.start + self.moved as u64,
+            self.moved..self.length,
+        ))
+    }
+
+    /// A step came to its end, with the result of the system call that it stands for. True if there is another to be begun.
+    pub fn stepped(&mut self, result: i32) -> bool {
+        let Some(step) = self.steps.front() else {
+            return false;
+        };
+        if result < 0 {
+            let unsupported = matches!(step, Step::Discard { .. }) && result == -libc::EOPNOTSUPP;
+            self.fail(if unsupported {
+                Status::NotSupported
+            } else {
+                Status::Error
+            });
+            return false;
+        }
+        if matches!(step, Step::Read | Step::Write) {
+            // Nothing more where the disk should go on: it has become shorter than it was.
+            if result == 0 {
+                self.fail(Status::Error);
+                return false;
+            }
+            self.moved += result as usize;
+            if self.moved < self.length {
+                return true;
+            }
+            self.moved = 0;
+        }
+        self.steps.pop_front();
+        if !self.steps.is_empty() {
+            return true;
+        }
+        self.stage = if self.reads { Stage::Read } else { Stage::Done };
+        false
+    }
+
+    /// The copies of its data, from the guest or to it.
+    pub fn pieces(&mut self) -> Vec<Piece<'_>> {
+        let Some(buffer) = &mut self.buffer else {
+            return Vec::new();
+        };
+        let mut rest = &mut buffer.bytes_mut()[..self.length];
+        let reads = self.reads;
+        let pieces = self.segments.iter().map(|segment| {
+            let (own, more) = std::mem::take(&mut rest).split_at_mut(segment.bytes());
+            rest = more;
+            Piece {
+                reference: segment.reference,
+                offset: segment.offset(),
+                side: if reads { Side::Out(own) } else { Side::In(own) },
+            }
+        });
+        pieces.collect()
+    }
+
+    /// The answer, once it is done.
+    pub const fn response(&self) -> &Response {
+        &self.response
+    }
+}
+
+/// What an operation is on the disk.
+fn steps(kind: Kind, has_data: bool) -> impl Iterator<Item = Step> {
+    let steps: &[Step] = match kind {
+        Kind::Read => &[Step::Read],
+        Kind::Write => &[Step::Write],
+        Kind::Barrier => &[Step::Sync, Step::Write, Step::Sync],
+        Kind::Flush if has_data => &[Step::Sync, Step::Write],
+        Kind::Flush => &[Step::Sync],
+    };
+    steps.iter().copied()
+}
+
+/// Why the disk cannot do it, if it cannot.
+fn refuse(sector: u64, sectors: u64, kind: Kind, disk: &Geometry) -> Option<String> {
+    if disk.read_only && kind.writes() && (sectors > 0 || kind != Kind::Flush) {
+        return Some("a write to a disk that is read-only".to_owned());
+    }
+    let unit = u64::from(disk.sector_size) / oxen_blkif::SECTOR;
+    if sectors > 0 && ((sector | sectors) & (unit - 1)) != 0 {
+        return Some(format!(
+            "{sectors} sectors at {sector}, which are not whole ones of {} bytes",
+            disk.sector_size
+        ));
+    }
+    let end = sector.checked_add(sectors);
+    if end.is_none_or(|end| end > disk.sectors) {
+        return Some(format!(
+            "{sectors} sectors at {sector}, where the disk has {}",
+            disk.sectors
+        ));
+    }
+    None
+}

@@ -1,0 +1,183 @@
+//! `oxblk serve`: one disk for one guest, from its rings to its image.
+
+use std::fs::{File, OpenOptions, create_dir_all};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use oxen_backend::Failure;
+use oxen_blkif::Abi;
+use oxen_xen::evtchn::EventChannels;
+use oxen_xen::gntdev::Grants;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::engine::Engine;
+use crate::guest::XenGuest;
+use crate::image::Image;
+use crate::privileges;
+use crate::queue::Queue;
+use crate::ring::DiskRing;
+
+/// Where workers wait for those before them.
+const LOCKS: &str = "/run/oxen/oxblk";
+
+/// What a worker is started with.
+#[derive(Clone, Debug, Args, PartialEq, Eq)]
+pub struct Serve {
+    /// The guest
+    #[arg(long)]
+    pub domid: u16,
+    /// The disk's number in the guest
+    #[arg(long)]
+    pub number: u32,
+    /// A file or a block device
+    #[arg(long)]
+    pub image: PathBuf,
+    /// The guest must not write
+    #[arg(long)]
+    pub read_only: bool,
+    /// The guest must not discard
+    #[arg(long)]
+    pub no_discard: bool,
+    /// Layout of requests
+    #[arg(long, value_parser = parse_abi, default_value = "x86_64-abi")]
+    pub abi: Abi,
+    /// A queue: the guest's event channel and grants of its ring, as PORT:GRANT,GRANT
+    #[arg(long = "queue", required = true)]
+    pub queues: Vec<QueueAt>,
+}
+
+/// Where a guest's queue is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueAt {
+    /// The guest's event channel.
+    pub port: u32,
+    /// Grants of the ring's pages.
+    pub pages: Vec<u32>,
+}
+
+impl FromStr for QueueAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not PORT:GRANT,GRANT");
+        let (port, pages) = text.split_once(':').ok_or_else(wrong)?;
+        let pages: Option<Vec<u32>> = pages.split(',').map(|page| page.parse().ok()).collect();
+        Ok(Self {
+            port: port.parse().map_err(|_| wrong())?,
+            pages: pages.ok_or_else(wrong)?,
+        })
+    }
+}
+
+impl std::fmt::Display for QueueAt {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}:", self.port)?;
+        for (nth, page) in self.pages.iter().enumerate() {
+            let comma = if nth > 0 { "," } else { "" };
+            write!(out, "{comma}{page}")?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_abi(name: &str) -> Result<Abi, String> {
+    Abi::from_name(name).ok_or_else(|| format!("no layout is called {name:?}"))
+}
+
+/// Serves until the manager is gone, which ends our standard input.
+///
+/// # Errors
+/// The guest breaks the protocol, or the disk cannot be served.
+pub fn serve(arguments: &Serve) -> Result<(), Failure> {
+    // Held until the process ends, and the kernel ends a process's I/O first: what a worker before us had begun is over.
+    let _lock = lock(Path::new(LOCKS), arguments).map_err(by_host("lock"))?;
+    let mut image = Image::open(&arguments.image, arguments.read_only).map_err(by_host("image"))?;
+    if arguments.no_discard {
+        image.geometry.discard = None;
+    }
+    let grants = Grants::open().map_err(by_host("granted pages"))?;
+    let queues = arguments.queues.iter().map(|queue| {
+        let named = |error: &dyn std::fmt::Display| {
+            Failure::Guest(format!("ring with grants {:?}: {error}", queue.pages))
+        };
+        let memory = grants
+            .map(arguments.domid, &queue.pages)
+            .map_err(|error| named(&error))?;
+        let ring = DiskRing::attach(arguments.abi, memory).map_err(|error| named(&error))?;
+        Ok(Queue::new(ring))
+    });
+    let queues = queues.collect::<Result<Vec<_>, Failure>>()?;
+    let ports: Vec<u32> = arguments.queues.iter().map(|queue| queue.port).collect();
+    let events = EventChannels::open().map_err(by_host("event channels"))?;
+    let guest = XenGuest::new(arguments.domid, grants, events, &ports)
+        .map_err(|error| Failure::Guest(error.to_string()))?;
+    log::info!(
+        "{}: {:?}, {} queues",
+        arguments.image.display(),
+        image.geometry,
+        queues.len()
+    );
+    let parent = (io::stdin().as_fd())
+        .try_clone_to_owned()
+        .map_err(by_host("standard input"))?;
+    let mut engine = Engine::new(guest, image, queues, parent).map_err(by_host("engine"))?;
+    privileges::give_up().map_err(by_host("giving up rights"))?;
+    engine.run()
+}
+
+fn by_host(what: &'static str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::Host(format!("{what}: {error}"))
+}
+
+/// Waits until no other worker has the disk.
+fn lock(folder: &Path, arguments: &Serve) -> io::Result<File> {
+    create_dir_all(folder)?;
+    let name = format!("{}-{}", arguments.domid, arguments.number);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(name))?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_written_as_it_is_read() {
+        let queue = QueueAt {
+            port: 9,
+            pages: vec![8, 100],
+        };
+        assert_eq!(queue.to_string(), "9:8,100");
+        assert_eq!(queue.to_string().parse(), Ok(queue));
+        for wrong in ["", "9", "9:", "9:x", ":1", "9:1,"] {
+            assert!(wrong.parse::<QueueAt>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn one_worker_waits_for_another() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let serve = Serve {
+            domid: 3,
+            number: 1,
+            image: PathBuf::new(),
+            read_only: false,
+            no_discard: false,
+            abi: Abi::X86_64,
+            queues: Vec::new(),
+        };
+        let first = lock(directory.path(), &serve).expect("free");
+        let file = File::open(directory.path().join("3-1")).expect("there");
+        assert!(flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
+        drop(first);
+        assert!(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+    }
+}
