@@ -7,6 +7,7 @@ mod boot;
 mod checks;
 mod control;
 mod devices;
+mod disks;
 mod domains;
 mod grants;
 mod guests;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         boot::cases,
         kernels::cases,
         devices::cases,
+        disks::cases,
         time::cases,
         bad_input::cases,
         isolation::cases,

@@ -13,6 +13,7 @@ pub const PACKAGES: [&str; 8] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
+    "oxen-disk-guest",
     "oxen-hostile-guest",
     "oxen-grants-guest",
     "oxen-registers-guest",

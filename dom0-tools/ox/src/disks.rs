@@ -53,7 +53,7 @@ impl<'a> Disk<'a> {
             Some(DiskBackend::Kernel | DiskBackend::Phy) => "vbd",
             Some(DiskBackend::Tap | DiskBackend::Qdisk | DiskBackend::Standalone) => {
                 return Err(unsupported(
-                    "this backendtype; leave it out, or write ox or kernel: it",
+                    "another backendtype than ox and kernel (or phy, which is the same)",
                 ));
             }
         };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
@@ -59,7 +60,13 @@ impl Workers {
     /// # Errors
     /// The process cannot be made.
     pub fn start(&mut self, device: DeviceId, arguments: &[OsString]) -> io::Result<()> {
-        self.start_program(device, Command::new(OWN_PROGRAM).args(arguments))
+        let mut program = Command::new(OWN_PROGRAM);
+        // So that a list of processes shows who it is.
+        if let Some(name) = std::env::args_os().next() {
+            program.arg0(name);
+        }
+        program.args(arguments);
+        self.start_program(device, &mut program)
     }
 
     fn start_program(&mut self, device: DeviceId, program: &mut Command) -> io::Result<()> {

@@ -199,7 +199,7 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
         (
             vec!["disk=['vdev=xvda,backendtype=qdisk,target=/d']"],
             6,
-            "disk xvda: this backendtype",
+            "disk xvda: another backendtype than ox and kernel",
         ),
         (vec!["vif=['']"], 6, "not implemented: network interfaces"),
         (

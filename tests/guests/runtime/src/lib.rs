@@ -11,9 +11,11 @@ pub mod console;
 pub mod cpu;
 pub mod domain;
 pub mod events;
+pub mod grants;
 pub mod hypercall;
 pub mod ring;
 pub mod second;
+pub mod xenstore;
 
 use oxen_abi::sched;
 

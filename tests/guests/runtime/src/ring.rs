@@ -151,6 +151,7 @@ fn bind(far: u32) -> Option<u32> {
     None
 }
 
-fn pause() {
+/// Lets others run.
+pub fn pause() {
     hypercall::plain(numbers::SCHED_OP, sched::cmd::YIELD, 0);
 }
