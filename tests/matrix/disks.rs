@@ -78,7 +78,7 @@ fn used(dom0: &mut Dom0) -> Result<String, Failure> {
 }
 
 fn files_and_devices(dom0: &mut Dom0) -> Result<(), Failure> {
-    dom0.run("modprobe brd rd_nr=1 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
+    dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
     // What the first guest leaves for all others: dom0's own tables, and what the daemons keep.
     let disks = "disk=[\"/root/raw,raw,xvda,w\", \"/dev/ram0,,xvdb\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
@@ -96,6 +96,7 @@ fn files_and_devices(dom0: &mut Dom0) -> Result<(), Failure> {
     reads_and_writes(&mut guest)?;
     comes_and_goes(&mut guest)?;
     killed(&mut guest)?;
+    by_the_kernel(&mut guest)?;
     dom0.run(&format!("ox destroy {GUEST}; sleep 3"))?;
     let after = used(dom0)?;
     ensure!(before == after, "before: {before}\nafter: {after}");
@@ -170,6 +171,31 @@ fn comes_and_goes(guest: &mut Guest<'_>) -> Result<(), Failure> {
         "{missing:?}"
     );
     Ok(())
+}
+
+/// Linux's own back end serves a disk beside ours.
+fn by_the_kernel(guest: &mut Guest<'_>) -> Result<(), Failure> {
+    let attach = format!("ox block-attach {GUEST} vdev=xvde backendtype=kernel target=/dev/ram1");
+    let missing = guest.dom0.try_run(&attach)?;
+    ensure!(
+        missing.status == 3 && missing.text.contains("modprobe xen-blkback"),
+        "{missing:?}"
+    );
+    guest
+        .dom0
+        .run(&format!("modprobe xen-blkback && {attach}"))?;
+    let said = guest.run("n=0; until [ -b /dev/xvde ] || [ $n = 60 ]; do sleep 1; n=$((n+1)); done; dd if=/dev/urandom of=/dev/xvde bs=64k count=20 conv=fsync; echo there")?;
+    ensure!(said.ends_with("there"), "{said}");
+    guest.sees_the_same("xvde", "/dev/ram1")?;
+    let list = guest.dom0.run("ox block-list | grep xvde")?;
+    ensure!(
+        list.contains("kernel") && list.contains("connected"),
+        "{list}"
+    );
+    guest
+        .dom0
+        .run(&format!("ox block-detach {GUEST} xvde"))
+        .map(drop)
 }
 
 /// The back end's processes are killed again and again while the guest writes and reads back.
