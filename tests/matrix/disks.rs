@@ -10,6 +10,8 @@ const GUEST: &str = "demo";
 const KERNEL: &str = "/boot/guest/vmlinuz";
 /// MiB of the machine, and of it dom0's: it has images in its memory.
 const MEMORY: (u32, u32) = (1024, 576);
+/// A guest with a disk leaves what stays for all others: dom0's own tables, the folder of back ends in xenstore.
+const FIRST_GUEST: &str = "head -c 512 /dev/zero >/root/first && ox create -p /etc/oxen/demo.cfg 'disk=[\"/root/first,raw,xvda,w\"]' && ox destroy demo && sleep 2";
 /// Seconds in which a guest does something on any machine.
 const PATIENCE: u32 = 240;
 /// Ways in which the hostile guest breaks the protocol.
@@ -74,13 +76,12 @@ impl Guest<'_> {
 
 /// What a guest with disks uses up in dom0.
 fn used(dom0: &mut Dom0) -> Result<String, Failure> {
-    dom0.run("grep -c evtchn /proc/interrupts; ps | grep -c '[o]xblk serve'; ox store stats | grep -E 'nodes|watches'; ox block-list; true")
+    dom0.run("grep -c evtchn /proc/interrupts; ps | grep -c '[o]xblk serve'; ox store ls / | grep -vc '0/backend/vbd'; ox store stats | grep watches; ox block-list; true")
 }
 
 fn files_and_devices(dom0: &mut Dom0) -> Result<(), Failure> {
     dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
-    // What the first guest leaves for all others: dom0's own tables, and what the daemons keep.
     let disks = "disk=[\"/root/raw,raw,xvda,w\", \"/dev/ram0,,xvdb\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
     let config = [
         "memory=192",
@@ -88,7 +89,7 @@ fn files_and_devices(dom0: &mut Dom0) -> Result<(), Failure> {
         "extra=\"console=hvc0\"",
         disks,
     ];
-    dom0.run("ox create -p /etc/oxen/demo.cfg && ox destroy demo && sleep 2")?;
+    dom0.run(FIRST_GUEST)?;
     let before = used(dom0)?;
     checks::create_guest(dom0, GUEST, KERNEL, &config)?;
     checks::guest_says(dom0, GUEST, USERSPACE, checks::GUEST_BOOTS)?;
@@ -238,7 +239,7 @@ fn hostile_guest(name: &str, kind: Kind) -> Result<(), Failure> {
 
 fn attacked(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
     dom0.run("cd /root && for n in honest hostile; do head -c 1048576 /dev/zero >$n; done; n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
-    dom0.run("ox create -p /etc/oxen/demo.cfg && ox destroy demo && sleep 2")?;
+    dom0.run(FIRST_GUEST)?;
     let before = used(dom0)?;
     for guest in ["honest", "hostile"] {
         let extra = format!("extra=\"role={guest}\"");
