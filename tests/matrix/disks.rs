@@ -1,9 +1,9 @@
 //! PV disks: Linux's front end in a guest, `oxblk` in dom0.
 
-use oxen_tests::{Dom0, Failure, ensure};
+use oxen_tests::{Dom0, Failure, Setup, ensure};
 use xtask::machine::Kind;
 
-use crate::domains::{USERSPACE, setup, with_tools};
+use crate::domains::{USERSPACE, setup};
 use crate::{Case, checks};
 
 const GUEST: &str = "demo";
@@ -22,9 +22,11 @@ const KILLS: u32 = 6;
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in [Kind::Tcg, Kind::Bochs, Kind::Kvm] {
-        cases.push(Case::new(kind, "disks::files_and_devices", |name, kind| {
-            with_tools(name, kind, MEMORY, files_and_devices)
-        }));
+        cases.push(Case::new(
+            kind,
+            "disks::files_and_devices",
+            files_and_devices,
+        ));
         cases.push(Case::new(kind, "disks::hostile_guest", hostile_guest));
     }
     cases
@@ -79,7 +81,21 @@ fn used(dom0: &mut Dom0) -> Result<String, Failure> {
     dom0.run("grep -c evtchn /proc/interrupts; ps | grep -c '[o]xblk serve'; ox store ls / | grep -vc '0/backend/vbd'; ox store stats | grep watches; ox block-list; true")
 }
 
-fn files_and_devices(dom0: &mut Dom0) -> Result<(), Failure> {
+/// A boot for one of these tests, which takes as long as its steps may.
+fn patient(name: &str, kind: Kind) -> Result<Setup, Failure> {
+    let mut setup = setup(name, kind, MEMORY)?;
+    setup.machine.time_limit = None;
+    Ok(setup)
+}
+
+fn files_and_devices(name: &str, kind: Kind) -> Result<(), Failure> {
+    let mut dom0 = patient(name, kind)?.boot()?;
+    used_by_linux(&mut dom0)?;
+    checks::logs_are_clean(&mut dom0)?;
+    dom0.power_off()
+}
+
+fn used_by_linux(dom0: &mut Dom0) -> Result<(), Failure> {
     dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
     let disks = "disk=[\"/root/raw,raw,xvda,w\", \"/dev/ram0,,xvdb\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
@@ -229,7 +245,7 @@ fn killed(guest: &mut Guest<'_>) -> Result<(), Failure> {
 
 /// Each way to break the protocol closes the disk of who did it, with a reason in the log; a neighbour's goes on.
 fn hostile_guest(name: &str, kind: Kind) -> Result<(), Failure> {
-    let mut setup = setup(name, kind, MEMORY)?;
+    let mut setup = patient(name, kind)?;
     let kernel = setup.add_guest("oxen-disk-guest")?;
     let mut dom0 = setup.boot()?;
     attacked(&mut dom0, &kernel)?;
