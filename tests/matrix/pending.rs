@@ -2,9 +2,11 @@
 //! An entry goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST)];
+const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST), ("bochs::disks::", NOT_RUN)];
 
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
+
+const NOT_RUN: &str = "it passes on tcg, and has not been run here to its end yet";
 
 /// Why a test is skipped, if it is.
 pub fn reason(test: &str) -> Option<&'static str> {
