@@ -9,7 +9,7 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 8] = [
+pub const PACKAGES: [&str; 9] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
