@@ -47,7 +47,9 @@ impl Kernel {
             .map_err(|source| read_failed(path, source))?;
         let image = Image::parse(&packed).map_err(|cause| not_a_kernel(path, cause))?;
         if let Image::Elf(bytes) = image {
-            return Ok(Self::Own(bytes.to_vec()));
+            // Mostly the file itself, of which dom0 shall not hold two copies.
+            let part = (bytes.len() < packed.len()).then(|| bytes.to_vec());
+            return Ok(Self::Own(part.unwrap_or(packed)));
         }
         let unpack = || unpack(path, &image);
         match cache {
