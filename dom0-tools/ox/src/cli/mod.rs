@@ -54,8 +54,9 @@ Examples:
     #[command(after_help = "\
 State: r running, b blocked, p paused, s shut down, c crashed, d being destroyed.
 Domains that wait to be started again stand at the end and have no ID.
-With -l: Ports, Grants (has/may have), Maptrack and TableKiB are limits of event channels, frames of grant tables and of mapped
-grants, and memory for the tables of the guest-physical map.
+With -l: Grants are frames of its grant table, those it has and those it may have. Limits of
+event channels are in Ports, of frames for mapped grants in Maptrack, of memory for the tables
+of its guest-physical map in TableKiB.
 Examples:
   ox list -l                     all that there is to know
   ox list --json | jq '.[].name'")]
