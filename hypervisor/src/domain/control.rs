@@ -3,10 +3,13 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use oxen_core::address::Gfn;
 use oxen_core::cpu_policy::Policy;
 use oxen_core::memory::claims::Claim;
 use oxen_core::time::NANOS_PER_SECOND;
 use spin::{Mutex, RwLock};
+
+use crate::memory::frames::Block;
 
 /// A domain's settings.
 #[derive(Default)]
@@ -17,6 +20,8 @@ pub struct Control {
     cpu_policy: RwLock<Option<Arc<Policy>>>,
     /// Memory that is kept for it while it is built.
     pub claim: Mutex<Claim>,
+    /// What a call was in the middle of clearing for it, and for which place.
+    pub clearing: Mutex<Option<(Gfn, Block)>>,
     /// MSRs that it does not have read as 0, and writes to them are dropped.
     relaxed_msrs: AtomicBool,
 }

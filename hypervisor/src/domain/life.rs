@@ -19,7 +19,7 @@ use oxen_core::time::RunstateKind;
 use super::{Domain, p2m, registry};
 use crate::cpu;
 use crate::memory::{frames, heap, holds};
-use crate::time;
+use crate::time::{self, Stretch};
 use crate::vcpu::{VcpuShared, schedule};
 
 /// Most vCPUs of a domain.
@@ -35,6 +35,9 @@ pub struct Life {
     dying: AtomicBool,
     /// Most pages it may own.
     max_pages: AtomicU64,
+    /// Up to which guest-physical address the last step of destruction has come: what others hold before it is left alone,
+    /// or steps over much of that would not get on.
+    released_to: AtomicU64,
 }
 
 impl Life {
@@ -162,6 +165,8 @@ impl Domain {
         if !self.life.dying.swap(true, Ordering::AcqRel) {
             self.stop_all();
             self.drop_claim();
+            let cleared = self.control.clearing.lock().take();
+            drop(cleared);
             // Those who have mapped frames of it must hear of it, or it lingers.
             tell_control_domain();
         }
@@ -195,19 +200,20 @@ impl Domain {
         }
     }
 
-    /// Gives frames back that nobody maps, a bounded number in a step.
+    /// Gives frames back that nobody maps, as many as a stretch has time for.
     fn release_memory(&self) -> Result<(), Errno> {
-        const FRAMES_A_STEP: u64 = 16 << 10;
+        let stretch = Stretch::begin();
         let mut own = self.own.lock();
-        let mut left = FRAMES_A_STEP;
-        let mut from = 0;
+        let mut from = self.life.released_to.load(Ordering::Relaxed);
         // What is held stays in the set, so that the next range begins behind it.
         while let Some(range) = own.first_from(from) {
             let (mut first, end) = (range.start >> 12, range.end >> 12);
             from = range.end;
             while first < end {
                 own.reserve()?;
-                if left == 0 {
+                if stretch.is_over() {
+                    let here = Gfn(first).address().0;
+                    self.life.released_to.store(here, Ordering::Relaxed);
                     return Err(Errno::Restart);
                 }
                 let mut p2m = self.p2m.lock();
@@ -216,13 +222,12 @@ impl Domain {
                     first += 1;
                     continue;
                 };
-                let count = span.rest_from(Gfn(first)).min(end - first).min(left);
+                let count = span.rest_from(Gfn(first)).min(end - first);
                 let mapping = span.mapping(Gfn(first));
                 let is_ram = mapping.kind == Kind::Ram;
                 // As far as the first frame that somebody uses; that one alone is left.
                 let held = holds::first_held(mapping.frame, count).filter(|_| is_ram);
                 if held == Some(0) {
-                    left -= 1;
                     first += 1;
                     continue;
                 }
@@ -232,10 +237,10 @@ impl Domain {
                 if is_ram {
                     frames::give_back_run(mapping.frame, count);
                 }
-                left -= count;
                 first += count;
             }
         }
+        self.life.released_to.store(0, Ordering::Relaxed);
         Ok(())
     }
 

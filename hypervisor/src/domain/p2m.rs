@@ -104,6 +104,11 @@ impl DomainP2m {
         self.0.lookup_span(gfn)
     }
 
+    /// Whether none of `count` guest frames leads anywhere.
+    pub fn is_hole(&self, gfn: Gfn, count: u64) -> bool {
+        self.0.is_hole(gfn, count)
+    }
+
     /// Maps where nothing is mapped.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use oxen_core::memory::frames::{FrameInfo, Frames};
 use spin::{Mutex, Once};
 
 use super::{holds, layout};
+use crate::time::Stretch;
 
 static FRAMES: Mutex<Option<Frames<'static>>> = Mutex::new(None);
 /// What is kept for domains that are being built. Locked before [`FRAMES`].
@@ -106,21 +107,77 @@ pub fn claimed() -> u64 {
     CLAIMS.lock().outstanding()
 }
 
-/// A zeroed block of 2^order frames for the domain of the claim; `None` also if what is left is kept for others. The
+/// A block of 2^order frames for the domain of the claim; `None` also if what is left is kept for others. The
 /// hypervisor's own needs do not ask: a domain's tables come from what others have claimed rather than not at all.
-pub fn allocate_block_zeroed(order: u32, claim: &mut Claim) -> Option<Mfn> {
-    let first = {
-        let mut claims = CLAIMS.lock();
-        if !claims.allow(*claim, 1 << order, usage().0) {
-            return None;
-        }
-        let first = allocate(order)?;
-        claims.taken(claim, 1 << order);
-        first
-    };
-    // SAFETY: the block was just allocated, so nobody else uses it; it lies in the direct map.
-    unsafe { layout::direct_map_frame(first).write_bytes(0, PAGE_SIZE << order) };
+fn allocate_claimed(order: u32, claim: &mut Claim) -> Option<Mfn> {
+    let mut claims = CLAIMS.lock();
+    if !claims.allow(*claim, 1 << order, usage().0) {
+        return None;
+    }
+    let first = allocate(order)?;
+    claims.taken(claim, 1 << order);
     Some(first)
+}
+
+/// A block on its way to a domain. It is cleared in stretches, as a large one takes long; given back when dropped.
+pub struct Block {
+    first: Mfn,
+    order: u32,
+    /// Frames that are clear already.
+    clear: u64,
+}
+
+impl Block {
+    /// 2^order frames for the domain of the claim; `None` also if what is left is kept for others.
+    pub fn new(order: u32, claim: &mut Claim) -> Option<Self> {
+        let first = allocate_claimed(order, claim)?;
+        let clear = 0;
+        Some(Self {
+            first,
+            order,
+            clear,
+        })
+    }
+
+    /// Its frames, as a power of two.
+    pub const fn order(&self) -> u32 {
+        self.order
+    }
+
+    /// Goes on clearing until the stretch is over, by a bounded part at least; whether all of it is clear.
+    pub fn clear(&mut self, stretch: &Stretch) -> bool {
+        const PART: u64 = 64;
+        let frames = 1 << self.order;
+        while self.clear < frames {
+            let count = (frames - self.clear).min(PART);
+            // SAFETY: the block was allocated, and nobody else uses it yet; it lies in the direct map.
+            unsafe {
+                layout::direct_map_frame(self.first + self.clear)
+                    .write_bytes(0, PAGE_SIZE * count as usize);
+            }
+            self.clear += count;
+            if stretch.is_over() {
+                break;
+            }
+        }
+        self.clear == frames
+    }
+
+    /// Its first frame.
+    pub const fn first(&self) -> Mfn {
+        self.first
+    }
+
+    /// It is the domain's from now on.
+    pub fn give(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        free(self.first, self.order);
+    }
 }
 
 /// One zeroed frame.

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use oxen_core::time::{NANOS_PER_SECOND, Scale, VcpuTime};
+use oxen_core::time::{NANOS_PER_SECOND, Scale, VcpuTime, ticks_at_rate};
 
 use crate::cpu::features;
 use crate::platform::pm_timer;
@@ -72,9 +72,8 @@ pub fn nanos() -> u64 {
 
 /// TSC value at which system time reaches `nanos`, rounded up so that the time has really come.
 pub fn ticks_at(nanos: u64) -> u64 {
-    let ticks = (u128::from(nanos) * u128::from(khz())).div_ceil(1_000_000);
     boot_ticks()
-        .saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX))
+        .saturating_add(ticks_at_rate(nanos, khz()))
         .saturating_add(1)
 }
 
@@ -117,6 +116,22 @@ pub fn utc_at_zero() -> u64 {
 /// Corrects the wall clock.
 pub fn set_utc_at_zero(nanos: u64) {
     UTC_AT_ZERO.store(nanos, Ordering::Relaxed);
+}
+
+/// How long a call may go on before others have a turn: long work is done in stretches of about half a millisecond.
+pub struct Stretch(u64);
+
+impl Stretch {
+    /// One that begins now.
+    pub fn begin() -> Self {
+        const MICROSECONDS: u64 = 500;
+        Self(ticks() + khz() * MICROSECONDS / 1000)
+    }
+
+    /// Whether it has been long enough.
+    pub fn is_over(&self) -> bool {
+        ticks() > self.0
+    }
 }
 
 /// Busy-waits; for hardware that must be given time during boot.

@@ -269,6 +269,27 @@ impl<M: TableMemory> P2m<M> {
         None
     }
 
+    /// Whether none of `frames` guest frames from `gfn` on leads anywhere.
+    pub fn is_hole(&self, gfn: Gfn, frames: u64) -> bool {
+        let (mut at, end) = (gfn.0, gfn.0.saturating_add(frames));
+        while at < end && at >> (ADDRESS_BITS - 12) == 0 {
+            // Down to the level at which nothing is there.
+            let (mut table, mut level) = (self.root, LEVELS - 1);
+            loop {
+                let entry = self.memory.read(table, slot(at, level));
+                if entry == 0 {
+                    break;
+                }
+                if level == 0 || entry & LARGE != 0 {
+                    return false;
+                }
+                (table, level) = (frame_of(entry), level - 1);
+            }
+            at = (at | ((1 << (9 * level)) - 1)) + 1;
+        }
+        true
+    }
+
     /// Maps `frames` guest frames from `gfn` on to machine frames from `mfn` on, with the largest pages that fit, in
     /// place of what was there. The caller flushes cached translations if something was.
     ///

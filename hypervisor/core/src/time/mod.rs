@@ -9,7 +9,7 @@ mod timers;
 pub use date::unix_seconds;
 pub use publish::{VcpuTime, publish, publish_wallclock};
 pub use runstate::{Runstate, RunstateKind};
-pub use scale::Scale;
+pub use scale::{Scale, ticks_at_rate};
 pub use timers::Timers;
 
 /// Nanoseconds in a second.

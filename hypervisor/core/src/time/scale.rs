@@ -64,6 +64,18 @@ impl Scale {
     }
 }
 
+/// Ticks of a clock of `khz` in `nanos`, rounded up; `u64::MAX` where they do not fit.
+///
+/// Whole seconds apart, so that all is divided by constants: this is on the way of each timer.
+#[inline]
+pub const fn ticks_at_rate(nanos: u64, khz: u64) -> u64 {
+    const NANOS_KHZ: u64 = NANOS_PER_SECOND / 1000;
+    let (seconds, rest) = (nanos / NANOS_PER_SECOND, nanos % NANOS_PER_SECOND);
+    // The product fits for any clock below 18 THz.
+    let part = rest.saturating_mul(khz).div_ceil(NANOS_KHZ);
+    (seconds * 1000).saturating_mul(khz).saturating_add(part)
+}
+
 const fn saturate(value: u128) -> u64 {
     if value > u64::MAX as u128 {
         u64::MAX
@@ -86,6 +98,14 @@ mod tests {
                 shift: -1
             }
         );
+    }
+
+    proptest! {
+        #[test]
+        fn ticks_at_a_rate_are_rounded_up(nanos in any::<u64>(), khz in 1u64..20_000_000) {
+            let exact = (u128::from(nanos) * u128::from(khz)).div_ceil(1_000_000);
+            prop_assert_eq!(ticks_at_rate(nanos, khz), u64::try_from(exact).unwrap_or(u64::MAX));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use oxen_core::id::DomainId;
 use super::arguments::Argument;
 use super::{Arguments, Outcome, set_argument, unknown_operation};
 use crate::domain::{Domain, registry};
-use crate::time;
+use crate::time::Stretch;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
@@ -77,20 +77,6 @@ impl Array {
         set_argument(vcpu, 1, self.at(index, size));
         set_argument(vcpu, 2, (self.count - index).into());
         Err(Errno::Restart)
-    }
-}
-
-/// How long a call may go on.
-struct Stretch(u64);
-
-impl Stretch {
-    fn begin() -> Self {
-        const MICROSECONDS: u64 = 500;
-        Self(time::ticks() + time::khz() * MICROSECONDS / 1000)
-    }
-
-    fn is_over(&self) -> bool {
-        time::ticks() > self.0
     }
 }
 

@@ -25,7 +25,7 @@ pub fn memory_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argum
     let start = command >> cmd::SHIFT;
     match command & cmd::MASK {
         cmd::ADD_TO_PHYSMAP => physmap::add(vcpu, pointer),
-        cmd::ADD_TO_PHYSMAP_BATCH => physmap::add_batch(vcpu, pointer),
+        cmd::ADD_TO_PHYSMAP_BATCH => physmap::add_batch(vcpu, pointer, start),
         cmd::REMOVE_FROM_PHYSMAP => physmap::remove(vcpu, pointer),
         cmd::ACQUIRE_RESOURCE => physmap::acquire_resource(vcpu, pointer),
         cmd::DECREASE_RESERVATION => reservation::decrease(vcpu, pointer, start),

@@ -3,13 +3,14 @@
 use oxen_abi::Errno;
 use oxen_abi::memory::{
     ADD_TO_PHYSMAP_NARROW, ADD_TO_PHYSMAP_SIZE, GRANT_STATUS_INDEX, REMOVE_FROM_PHYSMAP_NARROW,
-    REMOVE_FROM_PHYSMAP_SIZE, resource, space,
+    REMOVE_FROM_PHYSMAP_SIZE, cmd, resource, space,
 };
 use oxen_core::address::Gfn;
 use oxen_core::memory::p2m::Kind;
 
-use super::super::Outcome;
 use super::super::arguments::{Argument, own_domain, read_bytes, target_domain, write_bytes};
+use super::super::{Outcome, set_argument};
+use crate::time::Stretch;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
@@ -27,8 +28,9 @@ pub fn add<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     Ok(0)
 }
 
-/// `XENMEM_add_to_physmap_batch`: pages of another domain, each with a result of its own.
-pub fn add_batch<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+/// `XENMEM_add_to_physmap_batch`: pages of another domain, each with a result of its own. A long list is worked off in
+/// stretches, with the place to go on in the command.
+pub fn add_batch<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64, start: u64) -> Outcome {
     let argument = Argument::<32>::read(vcpu, pointer)?;
     own_domain(vcpu, argument.u16(0))?;
     if u32::from(argument.u16(2)) != space::GMFN_FOREIGN {
@@ -42,8 +44,12 @@ pub fn add_batch<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
         return Err(Errno::Inval);
     }
     let (pages, places, errors) = (argument.u64(8), argument.u64(16), argument.u64(24));
-    // At most 65,535, so that one call is a few milliseconds at worst; Linux asks for far fewer.
-    for index in 0..u64::from(argument.u16(4)) {
+    let stretch = Stretch::begin();
+    for index in start..u64::from(argument.u16(4)) {
+        if index > start && stretch.is_over() {
+            set_argument(vcpu, 0, cmd::ADD_TO_PHYSMAP_BATCH | index << cmd::SHIFT);
+            return Err(Errno::Restart);
+        }
         let word = |list: u64| -> Result<Gfn, Errno> {
             let mut bytes = [0; 8];
             read_bytes(vcpu, list.wrapping_add(index * 8), &mut bytes)?;

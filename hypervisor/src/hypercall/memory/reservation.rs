@@ -4,21 +4,28 @@ use oxen_abi::Errno;
 use oxen_abi::memory::{MAX_ORDER_CONTROL, MAX_ORDER_GUEST, cmd};
 use oxen_core::address::{Gfn, Mfn};
 use oxen_core::memory::p2m::{Kind, MapError};
+use oxen_core::memory::ranges::RangeSet;
 
 use super::super::arguments::{Argument, read_bytes, target_domain};
 use super::super::{Outcome, set_argument};
 use crate::domain::Domain;
-use crate::memory::frames;
-use crate::time;
+use crate::memory::frames::{self, Block};
+use crate::time::Stretch;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
 /// Largest extents when the control domain gives memory to another: 1 GiB.
 const MAX_ORDER_BUILDER: u32 = 18;
-/// How long a call may go on before others have a turn, in microseconds.
-const STRETCH: u64 = 500;
 
-type Operation = fn(&Domain, Gfn, u32) -> Result<(), MapError>;
+/// What is done to an extent.
+type Operation = fn(&Domain, Gfn, u32, &Stretch) -> Result<Done, MapError>;
+
+/// Whether an extent is done with, or the call is to be made again for the rest of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Yes,
+    No,
+}
 
 /// `XENMEM_decrease_reservation`.
 pub fn decrease<H: Vcpu>(vcpu: &mut Running<H>, pointer: u64, start: u64) -> Outcome {
@@ -67,18 +74,25 @@ fn each_extent<H: Vcpu>(
     if order > largest || start > count || count >> (64 - cmd::SHIFT) != 0 {
         return Err(Errno::Inval);
     }
-    let end = time::ticks() + time::khz() * STRETCH / 1000;
-    for extent in start..count {
-        if extent > start && time::ticks() > end {
+    let stretch = Stretch::begin();
+    let mut extent = start;
+    while extent < count {
+        if extent > start && stretch.is_over() {
             set_argument(vcpu, 0, command | extent << cmd::SHIFT);
             return Err(Errno::Restart);
         }
         let mut bytes = [0; 8];
         let at = list.wrapping_add(extent.wrapping_mul(8));
-        let done = read_bytes(vcpu, at, &mut bytes).is_ok()
-            && operation(&domain, Gfn(u64::from_le_bytes(bytes)), order).is_ok();
-        if !done {
+        if read_bytes(vcpu, at, &mut bytes).is_err() {
             return Ok(extent);
+        }
+        match operation(&domain, Gfn(u64::from_le_bytes(bytes)), order, &stretch) {
+            Ok(Done::Yes) => extent += 1,
+            Ok(Done::No) => {
+                set_argument(vcpu, 0, command | extent << cmd::SHIFT);
+                return Err(Errno::Restart);
+            }
+            Err(_) => return Ok(extent),
         }
     }
     Ok(count)
@@ -86,7 +100,7 @@ fn each_extent<H: Vcpu>(
 
 /// Takes frames from the domain: a hole stays, and the machine has the frames back. Not those that events are written to,
 /// or that others use.
-fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
+fn release(domain: &Domain, gfn: Gfn, order: u32, _: &Stretch) -> Result<Done, MapError> {
     for frame in gfn.0..gfn.0.saturating_add(1 << order) {
         let event_pages = domain.event_pages.lock();
         let mut own = domain.own.lock();
@@ -101,42 +115,55 @@ fn release(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
         own.remove(Gfn(frame).bytes(1));
         frames::give_back(mapping.frame);
     }
-    Ok(())
+    Ok(Done::Yes)
 }
 
-/// Gives frames to the domain, cleared.
-fn give(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
+/// Gives frames to the domain, cleared. A large extent is cleared over several calls.
+fn give(domain: &Domain, gfn: Gfn, order: u32, stretch: &Stretch) -> Result<Done, MapError> {
     if domain.privileged {
         return give_own(domain, gfn, order);
     }
     let count = 1 << order;
-    let mut own = domain.own.lock();
-    let within_limit = (own.total() >> 12) + count <= domain.life.max_pages();
-    let range = gfn.0..gfn.0.checked_add(count).ok_or(MapError::BeyondMap)?;
-    if !within_limit || domain.life.is_dying() || !range.start.is_multiple_of(count) {
-        return Err(MapError::OutOfMemory);
-    }
-    own.reserve().map_err(|_| MapError::OutOfMemory)?;
-    let mut p2m = domain.p2m.lock();
-    if range.clone().any(|frame| p2m.lookup(Gfn(frame)).is_some()) {
+    if gfn.0.checked_add(count).is_none() || !gfn.0.is_multiple_of(count) {
         return Err(MapError::BeyondMap);
     }
-    let first = frames::allocate_block_zeroed(order, &mut domain.control.claim.lock())
-        .ok_or(MapError::OutOfMemory)?;
-    if let Err(error) = p2m.map(gfn, first, count, Kind::Ram) {
-        // What was mapped before memory for tables ran out goes again.
-        let undone = p2m.unmap(gfn, count);
-        if undone.is_ok() {
-            frames::free(first, order);
+    let may_have = |own: &RangeSet| {
+        (own.total() >> 12) + count <= domain.life.max_pages() && !domain.life.is_dying()
+    };
+    if !may_have(&domain.own.lock()) {
+        return Err(MapError::OutOfMemory);
+    }
+    let begun = domain.control.clearing.lock().take();
+    let begun = begun.filter(|(place, block)| (*place, block.order()) == (gfn, order));
+    let mut block = match begun {
+        Some((_, block)) => block,
+        None => Block::new(order, &mut domain.control.claim.lock()).ok_or(MapError::OutOfMemory)?,
+    };
+    if !block.clear(stretch) {
+        let other = domain.control.clearing.lock().replace((gfn, block));
+        drop(other);
+        return Ok(Done::No);
+    }
+    let mut own = domain.own.lock();
+    own.reserve().map_err(|_| MapError::OutOfMemory)?;
+    let mut p2m = domain.p2m.lock();
+    if !may_have(&own) || !p2m.is_hole(gfn, count) {
+        return Err(MapError::BeyondMap);
+    }
+    if let Err(error) = p2m.map(gfn, block.first(), count, Kind::Ram) {
+        // What was mapped before memory for tables ran out goes again; a part that cannot is in use for good.
+        if p2m.unmap(gfn, count).is_err() {
+            block.give();
         }
         return Err(error);
     }
     own.insert(gfn.bytes(count));
-    Ok(())
+    block.give();
+    Ok(Done::Yes)
 }
 
 /// The control domain is mapped one to one: it gets the very frames or none.
-fn give_own(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
+fn give_own(domain: &Domain, gfn: Gfn, order: u32) -> Result<Done, MapError> {
     for frame in gfn.0..gfn.0.saturating_add(1 << order) {
         let mut own = domain.own.lock();
         let mut p2m = domain.p2m.lock();
@@ -150,5 +177,5 @@ fn give_own(domain: &Domain, gfn: Gfn, order: u32) -> Result<(), MapError> {
         }
         own.insert(Gfn(frame).bytes(1));
     }
-    Ok(())
+    Ok(Done::Yes)
 }

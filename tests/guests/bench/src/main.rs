@@ -13,6 +13,7 @@ mod measure;
 mod neighbour;
 mod operations;
 mod partner;
+mod stretches;
 mod turns;
 
 use measure::{Results, measure};
@@ -30,6 +31,7 @@ fn guest_main() {
             alone(&mut results);
             // By turns with another domain: all of it on one CPU.
             if !second::exists() {
+                stretches::run(&mut results);
                 neighbour::run(&mut results);
             }
         }

@@ -274,8 +274,13 @@ proptest! {
             }
         }
         prop_assert_eq!(counted(&p2m, p2m.root, LEVELS - 1)?, p2m.tables());
+        for (first, frames) in [(0, 512), (3, 2000), (512, 1024), ((1 << 18) - 300, 400)] {
+            let is_hole = (first..first + frames).all(|gfn| expected(&model, gfn).is_none());
+            prop_assert_eq!(p2m.is_hole(Gfn(first), frames), is_hole, "{:#x}", first);
+        }
         for gfn in (0..3200).chain((1 << 18) - 700..(1 << 18) + 2000).chain([(1 << 19) - 1, 1 << 19]) {
             prop_assert_eq!(p2m.lookup(Gfn(gfn)), expected(&model, gfn), "{:#x}", gfn);
+            prop_assert_eq!(p2m.is_hole(Gfn(gfn), 1), expected(&model, gfn).is_none());
             if let Some(span) = p2m.lookup_span(Gfn(gfn)) {
                 prop_assert!(span.contains(Gfn(gfn)) && span.rest_from(Gfn(gfn)) >= 1);
                 let last = gfn + span.rest_from(Gfn(gfn)) - 1;
