@@ -3,6 +3,7 @@
 mod caps;
 mod fairness;
 mod latency;
+mod naps;
 mod operations;
 mod properties;
 mod simulator;
