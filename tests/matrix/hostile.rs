@@ -13,6 +13,7 @@ use crate::{Case, checks};
 const SEED_VARIABLE: &str = "OXEN_HOSTILE_SEED";
 const CALLS_VARIABLE: &str = "OXEN_HOSTILE_CALLS";
 const SEED: u64 = 1;
+const CALLS: u64 = 1_000_000;
 /// Pauses between two looks at the guests' consoles, in seconds, and how many looks a test is patient for.
 const PAUSE: u32 = 1;
 const LOOKS: u32 = 300;
@@ -24,17 +25,9 @@ pub fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// Calls in all. Bochs takes several times as long for each.
-const fn calls(kind: Kind) -> u64 {
-    match kind {
-        Kind::Tcg | Kind::Kvm => 1_000_000,
-        Kind::Bochs => 50_000,
-    }
-}
-
 fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     let seed = number(SEED_VARIABLE)?.unwrap_or(SEED);
-    let calls = number(CALLS_VARIABLE)?.unwrap_or(calls(kind));
+    let calls = number(CALLS_VARIABLE)?.unwrap_or(CALLS);
     let mut setup = setup(name, kind, MEMORY)?;
     let kernel = setup.add_guest("oxen-hostile-guest")?;
     setup.machine.time_limit = None;

@@ -4,6 +4,7 @@
 //! lead into the arena, to pages that are not mapped or not writable, to devices, and to frames that calls may take away.
 
 use oxen_guest_runtime::cpu;
+use oxen_guest_runtime::hypercall::SELF;
 
 use crate::random::Random;
 
@@ -103,12 +104,14 @@ pub fn prepare() {
 
 /// A number that may mean anything: a port, a domain, a frame, a count.
 pub fn number(random: &mut Random) -> u64 {
-    let number = match random.below(8) {
+    let number = match random.below(9) {
         0..3 => random.pick(&BOUNDARIES),
         3 => random.below(8),
         4 => random.below(1100),
         5 => random.next() >> random.below(64),
-        6 => (SPARE >> 12) + random.below((SPARE_END - SPARE) >> 12),
+        // This domain, with a parameter, a space, a port or a kind behind it: many structures begin so.
+        6 => u64::from(SELF) | random.below(64) << 32,
+        7 => (SPARE >> 12) + random.below((SPARE_END - SPARE) >> 12),
         _ => random.pick(&BOUNDARIES) | random.pick(&BOUNDARIES) << 32,
     };
     harmless(number)
@@ -165,6 +168,14 @@ pub fn any(random: &mut Random) -> u64 {
         number(random)
     } else {
         pointer(random)
+    }
+}
+
+/// Writes a word behind a pointer to a word of the arena; elsewhere nothing happens.
+pub fn put(at: u64, value: u64) {
+    if at & 7 == 0 && (ARENA_START..ARENA_END).contains(&at) {
+        // SAFETY: the arena is identity-mapped memory that holds no objects.
+        unsafe { core::ptr::with_exposed_provenance_mut::<u64>(at as usize).write_volatile(value) };
     }
 }
 

@@ -2,15 +2,16 @@
 
 use core::arch::asm;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use oxen_abi::numbers;
+use oxen_abi::{domctl, numbers, platform, sysctl};
 use oxen_guest_runtime::{cpu, hypercall};
 
 use crate::random::Random;
 use crate::{arguments, guard};
 
-/// Hypercalls whose first argument is a command, with how many commands there are to try (`public/*.h`; some beyond).
-const WITH_COMMANDS: [(u64, u64); 12] = [
+/// Hypercalls with commands, and how many of these there are to try (`public/*.h`; some beyond).
+const WITH_COMMANDS: [(u64, u64); 13] = [
     (numbers::MEMORY_OP, 30),
     (numbers::XEN_VERSION, 12),
     (numbers::CONSOLE_IO, 4),
@@ -21,9 +22,21 @@ const WITH_COMMANDS: [(u64, u64); 12] = [
     (numbers::EVENT_CHANNEL_OP, 17),
     (numbers::PHYSDEV_OP, 34),
     (numbers::HVM_OP, 28),
-    (numbers::SYSCTL, 4),
-    (numbers::DOMCTL, 4),
+    (numbers::SYSCTL, 32),
+    (numbers::DOMCTL, 90),
+    (numbers::PLATFORM_OP, 66),
 ];
+/// Where the command is in the structure, with the version of its interface behind it: of these hypercalls, this one.
+const VERSIONS: [(u64, u32); 3] = [
+    (numbers::SYSCTL, sysctl::INTERFACE_VERSION),
+    (numbers::DOMCTL, domctl::INTERFACE_VERSION),
+    (numbers::PLATFORM_OP, platform::INTERFACE_VERSION),
+];
+/// Calls in a `multicall`, at most.
+pub const TOGETHER: usize = 4;
+/// Commands that were called, a bit each, by the hypercall's place above.
+static CALLED: [[AtomicU64; 2]; WITH_COMMANDS.len()] =
+    [const { [const { AtomicU64::new(0) }; 2] }; WITH_COMMANDS.len()];
 /// Numbers that hypercalls have, and a few that they have not.
 const NUMBERS: u64 = 64;
 
@@ -63,10 +76,13 @@ impl Caller {
     /// Makes the next call. Interrupts are let in behind it.
     pub fn call(&mut self) {
         let random = &mut self.random;
-        let mut call = if random.one_in(12) {
-            any_number(random)
-        } else {
-            command(random)
+        let mut call = match random.below(36) {
+            0..3 => any_number(random),
+            3 => Call {
+                number: numbers::MULTICALL,
+                arguments: [0; 5],
+            },
+            _ => command(random),
         };
         // What wakes the vCPU from this call must not come before it.
         cpu::interrupts(false);
@@ -91,23 +107,45 @@ impl fmt::Display for Summary {
     }
 }
 
+/// A command that no call named so far, by its hypercall's number: of many calls, none should be left out.
+pub fn left_out() -> Option<(u64, u64)> {
+    WITH_COMMANDS
+        .iter()
+        .zip(&CALLED)
+        .find_map(|(&(number, commands), called)| {
+            let called = |command: &u64| {
+                let word = called[(command / 64) as usize].load(Ordering::Relaxed);
+                word >> (command % 64) & 1 != 0
+            };
+            let command = (0..commands).find(|command| !called(command))?;
+            Some((number, command))
+        })
+}
+
 /// A hypercall with a command: the structure behind its pointer is filled most of the time, left from before otherwise.
-fn command(random: &mut Random) -> Call {
-    let (number, commands) = random.pick(&WITH_COMMANDS);
+pub fn command(random: &mut Random) -> Call {
+    let place = random.below(WITH_COMMANDS.len() as u64) as usize;
+    let (number, commands) = WITH_COMMANDS[place];
     let command = if random.one_in(16) {
         arguments::number(random)
     } else {
-        random.below(commands)
+        let command = random.below(commands);
+        CALLED[place][(command / 64) as usize].fetch_or(1 << (command % 64), Ordering::Relaxed);
+        command
     };
     let pointer = arguments::pointer(random);
     if !random.one_in(6) {
         let pointers = !random.one_in(3);
         arguments::fill(random, pointer, pointers);
     }
+    let version = VERSIONS.iter().find(|(known, _)| *known == number);
+    if let Some((_, version)) = version {
+        arguments::put(pointer, command & 0xFFFF_FFFF | u64::from(*version) << 32);
+    }
     let third = arguments::any(random);
     let registers = match number {
         // The structure is the only argument.
-        numbers::SYSCTL | numbers::DOMCTL => [pointer, command, third, 0, 0],
+        numbers::SYSCTL | numbers::DOMCTL | numbers::PLATFORM_OP => [pointer, command, third, 0, 0],
         // The vCPU comes before the structure.
         numbers::VCPU_OP => [command, vcpu_number(random), pointer, third, 0],
         numbers::GRANT_TABLE_OP => [command, pointer, count(random), third, 0],

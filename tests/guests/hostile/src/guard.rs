@@ -3,7 +3,7 @@
 use oxen_abi::{numbers, sched, vcpu};
 
 use crate::arguments;
-use crate::calls::Call;
+use crate::calls::{self, Call, TOGETHER};
 use crate::random::Random;
 use crate::vcpus;
 
@@ -70,8 +70,21 @@ pub fn tame(call: &mut Call, random: &mut Random, own: usize) {
         numbers::GRANT_TABLE_OP if call.arguments[2] & 0xFFFF_FFFF > LONGEST_ARRAY => {
             call.arguments[1] = arguments::bad_pointer(random);
         }
-        // The calls in it would come past this function.
-        numbers::MULTICALL => call.arguments[0] = arguments::bad_pointer(random),
+        // The calls in it come by this function, too, and lie where no other call writes.
+        numbers::MULTICALL => {
+            let list = if random.one_in(8) {
+                arguments::bad_pointer(random)
+            } else {
+                let calls = [(); TOGETHER].map(|()| {
+                    let mut call = calls::command(random);
+                    tame(&mut call, random, own);
+                    call
+                });
+                vcpus::call_list(&calls, own)
+            };
+            call.arguments[0] = list;
+            call.arguments[1] = random.below(TOGETHER as u64 + 1);
+        }
         _ => {}
     }
 }

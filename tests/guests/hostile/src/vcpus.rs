@@ -8,6 +8,7 @@ use oxen_abi::{numbers, sched};
 use oxen_guest_runtime::events::Clock;
 use oxen_guest_runtime::{apic, cpu, hypercall};
 
+use crate::calls::{Call, TOGETHER};
 use crate::random::Random;
 use crate::{MOST_VCPUS, arguments, traps};
 
@@ -26,7 +27,11 @@ struct Place {
     /// `vcpu_register_runstate_memory_area`.
     area: u64,
     times: [u64; TIMES],
+    calls: [MulticallEntry; TOGETHER],
 }
+
+/// `multicall_entry`: number, result, six arguments.
+type MulticallEntry = [u64; 8];
 
 /// Words where run states are written.
 const TIMES: usize = 64;
@@ -39,6 +44,7 @@ static mut PLACES: [Place; MOST_VCPUS] = [const {
         state: 0,
         area: 0,
         times: [0; TIMES],
+        calls: [[0; 8]; TOGETHER],
     }
 }; MOST_VCPUS];
 
@@ -194,6 +200,20 @@ pub fn times(random: &mut Random, vcpu: usize) -> u64 {
     }
     let room = TIMES * 8 - vcpu::RUNSTATE_SIZE;
     place(vcpu) as u64 + core::mem::offset_of!(Place, times) as u64 + random.below(room as u64)
+}
+
+/// The calls as a list for `multicall`, where no other vCPU writes.
+pub fn call_list(calls: &[Call; TOGETHER], vcpu: usize) -> u64 {
+    let list = calls.map(|call| {
+        let [first, second, third, fourth, fifth] = call.arguments;
+        [call.number, 0, first, second, third, fourth, fifth, 0]
+    });
+    let own = place(vcpu);
+    // SAFETY: the vCPU's own place.
+    unsafe {
+        (&raw mut (*own).calls).write_volatile(list);
+        &raw const (*own).calls as u64
+    }
 }
 
 /// `VCPUOP_register_runstate_memory_area` with such a place.
