@@ -48,6 +48,11 @@ impl KernelCache {
         }
     }
 
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The kernel that was unpacked from this very file.
     pub(crate) fn by_origin(&self, origin: &Origin) -> Option<FileView> {
         self.view(&fs::read_link(self.directory.join(&origin.0)).ok()?)

@@ -7,7 +7,7 @@ use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
 
 /// The directory that xl uses too.
-const DIRECTORY: &str = "/var/lib/xen/dump";
+pub const DIRECTORY: &str = "/var/lib/xen/dump";
 
 /// Writes the memory of a domain to a file: `file`, or one that is named after the domain and the time. Gives the file's path.
 pub fn dump(

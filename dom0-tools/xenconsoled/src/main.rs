@@ -3,10 +3,12 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use oxen_daemon::confine::{Needs, confine};
+use oxen_daemon::logging;
 
 use oxen_xenconsoled::daemon::{Daemon, Logs, XenHost};
 use oxen_xenconsoled::store::XenStore;
@@ -19,7 +21,7 @@ use oxen_xenconsoled::store::XenStore;
 #[command(
     name = "xenconsoled",
     version,
-    after_help = "RUST_LOG=debug makes it say more on standard error."
+    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
 )]
 struct Options {
     /// Directory of the log files, guest-NAME.log.
@@ -35,17 +37,23 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    logging::start();
     let host = XenHost::open()?;
     // Consoles may show secrets: only root reads their logs.
-    let directory = &options.log_directory;
+    let directory = options.log_directory.as_path();
     (DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory))
     .with_context(|| format!("{}: cannot be created", directory.display()))?;
+    // The ptys are opened as guests come.
+    let own = [directory, Path::new("/dev/ptmx"), Path::new("/dev/pts")];
+    confine(&Needs {
+        writes: &own,
+        ..Needs::default()
+    });
     let logs = Logs {
-        directory: options.log_directory,
+        directory: directory.to_owned(),
         limit: u64::from(options.log_size) << 10,
     };
     let socket = options.socket;

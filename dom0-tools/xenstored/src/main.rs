@@ -13,10 +13,12 @@ mod tests;
 #[allow(unsafe_code)]
 mod xen;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use oxen_daemon::confine::{Needs, confine};
+use oxen_daemon::logging;
 
 use daemon::Daemon;
 use devices::{Devices, NoDevices};
@@ -32,7 +34,7 @@ use xen::Xen;
 #[command(
     name = "xenstored",
     version,
-    after_help = "RUST_LOG=debug makes it say more on standard error."
+    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
 )]
 struct Options {
     /// Socket that programs of dom0 connect to.
@@ -48,7 +50,7 @@ struct Options {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    logging::start();
     if options.no_domains {
         serve(&options, NoDevices::default())
     } else {
@@ -61,6 +63,12 @@ fn serve(options: &Options, devices: impl Devices) -> Result<()> {
     let (journal, records) = Journal::open(&options.state)?;
     let sockets = Sockets::open(&options.socket)?;
     let mut daemon = Daemon::start(devices, sockets, journal, records)?;
+    let own = [&options.socket, &options.state].map(|path| path.parent());
+    let own: Vec<&Path> = own.into_iter().flatten().collect();
+    confine(&Needs {
+        writes: &own,
+        ..Needs::default()
+    });
     log::info!("serving {}", options.socket.display());
     daemon.run()
 }

@@ -15,16 +15,19 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use oxen_daemon::confine::{Needs, confine};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::cli::Supervise;
+use crate::dump::DIRECTORY as DUMPS;
 use crate::failure::{Context, Failure};
 use crate::host::{Machine, Toolstack};
 use crate::records::{self, DIRECTORY, Held, Record};
+use crate::settings;
 use due::Due;
 use journal::{Journal, Note};
 use watch::Watch;
@@ -57,6 +60,7 @@ pub fn run(arguments: &Supervise) -> Result<(), Failure> {
     let _lock = lock().context(|| format!("lock {LOCK}; does another supervisor run"))?;
     let journal = Arc::new(Journal::open(&arguments.log));
     let mut watch = Watch::new(directory).context(|| format!("watch {DIRECTORY}"))?;
+    give_up(&arguments.log)?;
     let mut host = Machine::default();
     let resting = Resting::default();
     let kept = records::all(directory).map_or(0, |records| records.len());
@@ -73,6 +77,25 @@ pub fn run(arguments: &Supervise) -> Result<(), Failure> {
             .wait(wait)
             .context(|| "wait for domains to stop".to_owned())?;
     }
+}
+
+/// Gives up what the supervisor needs for nothing: it makes guests from kernels wherever they are, and writes only where it keeps
+/// something.
+fn give_up(log: &Path) -> Result<(), Failure> {
+    let mut own: Vec<PathBuf> = ["/run/oxen", "/dev/xen", DUMPS].map(PathBuf::from).into();
+    own.extend(log.parent().map(Path::to_owned));
+    own.extend(settings::kernel_cache()?.map(|cache| cache.directory().to_owned()));
+    for directory in &own {
+        // Rules are for files that are there.
+        fs::create_dir_all(directory).context(|| format!("create {}", directory.display()))?;
+    }
+    let own: Vec<&Path> = own.iter().map(PathBuf::as_path).collect();
+    confine(&Needs {
+        reads: &[Path::new("/")],
+        writes: &own,
+        reads_of_any_owner: true,
+    });
+    Ok(())
 }
 
 /// The lock tells others that a supervisor runs; it goes with the process.

@@ -1,0 +1,87 @@
+//! What a daemon of dom0 gives up when it has opened what it needs: capabilities, files that are not its own, other programs,
+//! system calls that only a break-in would make, and the way back.
+//!
+//! Each part is for the case that a guest finds a fault in the daemon's code. None is needed for the daemon to work, so one that the
+//! kernel does not have is left out with a warning.
+mod calls;
+
+use std::error::Error;
+use std::path::Path;
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
+    path_beneath_rules,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
+
+/// The newest rules for files that are asked for; an older kernel knows fewer.
+const RULES: ABI = ABI::V5;
+
+/// What a daemon keeps.
+#[derive(Clone, Debug, Default)]
+pub struct Needs<'a> {
+    /// Files, or directories with all below them, that it may read.
+    pub reads: &'a [&'a Path],
+    /// The same, to read, write, make and remove.
+    pub writes: &'a [&'a Path],
+    /// Whether it may read files of every owner (`CAP_DAC_READ_SEARCH`).
+    pub reads_of_any_owner: bool,
+}
+
+/// Gives up everything but `needs`, for the calling thread and those that it starts from now on: call it before there are others. What
+/// is open stays open.
+pub fn confine(needs: &Needs<'_>) {
+    type Step<'a> = (&'a str, &'a dyn Fn() -> Result<(), Box<dyn Error>>);
+    let keep = if needs.reads_of_any_owner {
+        CapabilitySet::DAC_READ_SEARCH
+    } else {
+        CapabilitySet::empty()
+    };
+    // Filters may be set by who can gain no privileges, or by who has them: so the first step is the first.
+    let steps: [Step<'_>; 4] = [
+        ("new privileges", &|| Ok(set_no_new_privs(true)?)),
+        ("files", &|| files(needs)),
+        ("capabilities", &|| capabilities(keep)),
+        ("system calls", &|| calls::forbid()),
+    ];
+    for (what, step) in steps {
+        if let Err(error) = step() {
+            log::warn!("{what} cannot be given up: {error}");
+        }
+    }
+}
+
+/// Files by Landlock.
+fn files(needs: &Needs<'_>) -> Result<(), Box<dyn Error>> {
+    let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    let all = AccessFs::from_all(RULES);
+    let done = Ruleset::default()
+        .handle_access(all)?
+        .create()?
+        .add_rules(path_beneath_rules(needs.reads, read))?
+        .add_rules(path_beneath_rules(needs.writes, all & !AccessFs::Execute))?
+        .restrict_self()?;
+    if done.ruleset == RulesetStatus::NotEnforced {
+        return Err("the kernel has no Landlock".into());
+    }
+    Ok(())
+}
+
+fn capabilities(keep: CapabilitySet) -> Result<(), Box<dyn Error>> {
+    for capability in CapabilitySet::all().difference(keep).iter() {
+        // The kernel may know fewer.
+        if capability_is_in_bounding_set(capability).unwrap_or(false) {
+            remove_capability_from_bounding_set(capability)?;
+        }
+    }
+    clear_ambient_capability_set()?;
+    let sets = CapabilitySets {
+        effective: keep,
+        permitted: keep,
+        inheritable: CapabilitySet::empty(),
+    };
+    Ok(set_capabilities(None, sets)?)
+}

@@ -1,0 +1,6 @@
+//! What the daemons of dom0 have in common: how they log ([`logging`]), and what they give up when they have opened what they
+//! need ([`confine`]).
+#![forbid(unsafe_code)]
+
+pub mod confine;
+pub mod logging;
