@@ -6,6 +6,7 @@ mod bad_requests;
 mod boot;
 mod checks;
 mod control;
+mod daemons;
 mod devices;
 mod disks;
 mod domains;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         control::cases,
         lives::cases,
         many::cases,
+        daemons::cases,
         bad_requests::cases,
         kills::cases,
     ]
