@@ -22,16 +22,18 @@ pub const PACKAGES: [&str; 9] = [
 ];
 
 /// What cargo needs to build the tests that try all orders of what threads do: crates whose atomics are loom's then.
-pub const ALL_ORDERS: [&str; 9] = [
+pub const ALL_ORDERS: [&str; 11] = [
     "--package",
     "oxen-core",
     "--package",
     "oxen-ring",
     "--package",
     "oxen-xenstore",
+    "--package",
+    "oxen-xenconsoled",
     "--lib",
     "--features",
-    "oxen-core/loom,oxen-ring/loom,oxen-xenstore/loom",
+    "oxen-core/loom,oxen-ring/loom,oxen-xenstore/loom,oxen-xenconsoled/loom",
 ];
 
 /// The bare machine.
