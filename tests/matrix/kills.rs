@@ -28,7 +28,7 @@ const FUNCTIONS: &[&str] = &[
     r#"job() { j=$1; shift; eval "$*" >/tmp/job.$j.out 2>&1; echo "$j $?" >/tmp/job.$j; }"#,
     "make() { ox create /run/visitor.cfg name=$1 $2; }",
     "all_run() { pidof xenstored && pidof xenconsoled && supervisor | grep -q . && ox store stats; }",
-    r#"state() { ox list -l | awk 'NR > 1 && $2 != 0 { print "D", $2, $1, $NF }'; ox store ls /local/domain | sed -n 's/^.local.domain.\([1-9][0-9]*\) = .*/N \1/p; s/^.local.domain.\([1-9][0-9]*\).name = "\(.*\)"/S \1 \2/p'; ox store ls /vm | sed -n 's/^.vm.\([^/]*\) = .*/V \1/p'; cd /run/oxen/domains; for f in *; do case $f in _*.json) echo "R ${f} $(grep -o '"phase":[^}]*' $f)";; '*') ;; *) echo "L $f";; esac; done; cd; }"#,
+    r#"state() { ox list -l | awk '$2 ~ /^[1-9]/ { print "D", $2, $1, $NF }'; ox store ls /local/domain | sed -n 's/^.local.domain.\([1-9][0-9]*\) = .*/N \1/p; s/^.local.domain.\([1-9][0-9]*\).name = "\(.*\)"/S \1 \2/p'; ox store ls /vm | sed -n 's/^.vm.\([^/]*\) = .*/V \1/p'; cd /run/oxen/domains; for f in *; do case $f in _*.json) echo "R ${f} $(grep -o '"phase":[^}]*' $f)";; '*') ;; *) echo "L $f";; esac; done; cd; }"#,
     "beats() { grep -c beat /var/log/xen/console/guest-$1.log; }",
     "lives() { b=$(beats $1); n=0; until [ $(beats $1) -gt $b ]; do sleep 0.5; n=$((n+1)); [ $n -lt 60 ] || return 1; done; }",
 ];
