@@ -115,6 +115,8 @@ impl<D: Devices> Daemon<D> {
         for (path, value) in [
             ("/local/domain/0/domid", "0"),
             ("/local/domain/0/name", "Domain-0"),
+            // The CPU pool: stock tools want its name.
+            ("/local/pool/0/name", "Pool-0"),
             ("/tool/xenstored", ""),
         ] {
             let request =

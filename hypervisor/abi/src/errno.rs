@@ -22,6 +22,7 @@ pub enum Errno {
     NoSpc = 28,
     Range = 34,
     NoSys = 38,
+    NoData = 61,
     /// Not for guests: the call is to be made again, with what it has left in the registers.
     Restart = 85,
     OpNotSupp = 95,

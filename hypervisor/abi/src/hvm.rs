@@ -55,6 +55,25 @@ pub mod param {
         X87_FIP_WIDTH,
         VM86_TSS_SIZED,
     ];
+    /// What keeps the first value other than 0 that it is given.
+    pub const SET_ONCE: [u32; 7] = [
+        IOREQ_PFN,
+        BUFIOREQ_PFN,
+        VIRIDIAN,
+        IOREQ_SERVER_PFN,
+        NR_IOREQ_SERVER_PAGES,
+        ALTP2M,
+        MCA_CAP,
+    ];
+    /// The highest value of `TIMER_MODE` (`HVMPTM_one_missed_tick_pending`).
+    pub const TIMER_MODE_MAX: u64 = 3;
+    /// Most I/O request server pages.
+    pub const IOREQ_SERVER_PAGES_MAX: u64 = 64;
+    /// Bytes of a 32-bit task state segment, and of one with all of its bitmaps: what `VM86_TSS_SIZED` holds above bit 31.
+    pub const TSS_SIZE: u64 = 104;
+    pub const TSS_SIZE_MAX: u64 = TSS_SIZE + 32 + 8192 + 1;
+    /// What `VM86_TSS`, which has no size, means.
+    pub const TSS_SIZE_OLD: u64 = 128;
     /// What it may read besides.
     pub const GUEST_READABLE: [u32; 3] = [STORE_PFN, CONSOLE_PFN, ALTP2M];
     /// Numbers that once had a meaning.

@@ -18,6 +18,29 @@ pub const HVM_OP: u64 = 34;
 pub const SYSCTL: u64 = 35;
 pub const DOMCTL: u64 = 36;
 
+/// `multicall_entry` (`public/xen.h`).
+#[allow(missing_docs)]
+pub mod multicall {
+    use crate::Narrow;
+
+    /// Bytes of an entry: operation, result, six arguments, each of the caller's width.
+    pub const SIZE: usize = 64;
+    pub const OPERATION: usize = 0;
+    pub const RESULT: usize = 8;
+    pub const ARGUMENTS: usize = 16;
+    /// The same in 32-bit mode; the result is at 4 there.
+    pub const NARROW: &Narrow = &[
+        (0, 0, 4),
+        (4, 8, 4),
+        (8, 16, 4),
+        (12, 24, 4),
+        (16, 32, 4),
+        (20, 40, 4),
+        (24, 48, 4),
+        (28, 56, 4),
+    ];
+}
+
 /// Hypercall slots in a hypercall page.
 pub const PAGE_SLOTS: usize = 128;
 

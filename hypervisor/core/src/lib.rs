@@ -16,6 +16,7 @@ pub mod emulate;
 pub mod event;
 pub mod grant;
 pub mod guest_page;
+pub mod hvm_params;
 pub mod hypercall;
 pub mod id;
 pub mod kernel;

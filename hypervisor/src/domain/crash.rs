@@ -3,6 +3,7 @@
 use core::fmt;
 
 use oxen_abi::Errno;
+use oxen_abi::hvm::param;
 use oxen_abi::sched::reason;
 use oxen_core::address::GuestPhys;
 use oxen_core::emulate::DecodeError;
@@ -63,7 +64,12 @@ pub fn vcpu_down<H: Vcpu>(vcpu: &mut Running<H>) {
 /// A triple fault: how old kernels reboot, and how broken ones die.
 pub fn triple_fault<H: Vcpu>(vcpu: &mut Running<H>) {
     report(vcpu, "had a triple fault");
-    end(vcpu, Reason::Crash, format_args!("dom0 had a triple fault"));
+    if vcpu.domain.privileged {
+        finish(vcpu, Reason::Crash, format_args!("dom0 had a triple fault"));
+    }
+    // What its builder says, see `Params`.
+    let why = vcpu.domain.params.value(param::TRIPLE_FAULT_REASON) as u32;
+    vcpu.domain.shut_down(why);
 }
 
 /// An exit that no handler knows.

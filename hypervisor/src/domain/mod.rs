@@ -14,7 +14,7 @@ pub mod registry;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use oxen_abi::event_channel::{Virq, fifo};
 use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, param};
@@ -23,6 +23,7 @@ use oxen_core::address::{Gfn, GuestPhys, Mfn, PAGE_SIZE};
 use oxen_core::apic::{Delivery, Destination, Ipi, Trigger};
 use oxen_core::event::{EventChannels, Notify};
 use oxen_core::grant::Limits;
+use oxen_core::hvm_params::Params;
 use oxen_core::id::{DomainId, VcpuId};
 use oxen_core::memory::p2m::{Kind, MapError};
 use oxen_core::memory::ranges::{MapEntry, RangeSet};
@@ -86,7 +87,8 @@ pub struct Domain {
     pub grants: Grants,
     shared_info: HostPages,
     shared_info_at: Mutex<Option<Gfn>>,
-    params: [AtomicU64; param::COUNT as usize],
+    /// Numbers that it and its builder leave for each other.
+    pub params: Params,
 }
 
 /// Where every guest has its local APIC.
@@ -155,7 +157,7 @@ impl Domain {
             apic_access_page,
             shared_info,
             shared_info_at: Mutex::new(None),
-            params: [const { AtomicU64::new(0) }; param::COUNT as usize],
+            params: Params::new(),
         };
         if let Some(page) = &domain.apic_access_page {
             // Only vCPUs that do not use their local APIC there reach it; it says nothing.
@@ -193,22 +195,8 @@ impl Domain {
 
     /// The vector of the event-channel callback, if the guest has asked for one.
     pub fn callback_vector(&self) -> Option<u8> {
-        let value = self.param(param::CALLBACK_IRQ);
+        let value = self.params.value(param::CALLBACK_IRQ);
         (value >> 56 == CALLBACK_TYPE_VECTOR).then_some(value as u8)
-    }
-
-    /// A parameter's value; 0 if it was never set.
-    pub fn param(&self, index: u32) -> u64 {
-        self.params
-            .get(index as usize)
-            .map_or(0, |param| param.load(Ordering::Acquire))
-    }
-
-    /// Sets a parameter.
-    pub fn set_param(&self, index: u32, value: u64) {
-        if let Some(param) = self.params.get(index as usize) {
-            param.store(value, Ordering::Release);
-        }
     }
 
     /// Shows the vCPU the time.

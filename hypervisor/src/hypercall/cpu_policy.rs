@@ -16,6 +16,24 @@ use crate::virt::Vcpu;
 const LEAF: u64 = 24;
 const MSR: u64 = 16;
 
+/// Leaf, sub-leaf and register of each word (`public/arch-x86/cpufeatureset.h`).
+const WORDS: [(u32, u32, usize); 14] = [
+    (1, 0, 3),
+    (1, 0, 2),
+    (0x8000_0001, 0, 3),
+    (0x8000_0001, 0, 2),
+    (0xD, 1, 0),
+    (7, 0, 1),
+    (7, 0, 2),
+    (0x8000_0007, 0, 3),
+    (0x8000_0008, 0, 1),
+    (7, 0, 3),
+    (7, 1, 0),
+    (0x8000_0021, 0, 0),
+    (7, 1, 1),
+    (7, 2, 3),
+];
+
 /// Where a call's structure has its counts and its two lists.
 struct Lists {
     leaf_count: usize,
@@ -85,25 +103,13 @@ pub fn of_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     write_lists(vcpu, argument, &MACHINE, &view, source, body)
 }
 
+/// The words of features of the CPU itself.
+pub fn machine_features() -> [u32; WORDS.len()] {
+    WORDS.map(|(leaf, subleaf, register)| cpuid::host(leaf, subleaf)[register])
+}
+
 /// `XEN_SYSCTL_get_cpu_featureset`: the words of features of such a policy.
 pub fn features<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
-    /// Leaf, sub-leaf and register of each word (`public/arch-x86/cpufeatureset.h`).
-    const WORDS: [(u32, u32, usize); 14] = [
-        (1, 0, 3),
-        (1, 0, 2),
-        (0x8000_0001, 0, 3),
-        (0x8000_0001, 0, 2),
-        (0xD, 1, 0),
-        (7, 0, 1),
-        (7, 0, 2),
-        (0x8000_0007, 0, 3),
-        (0x8000_0008, 0, 1),
-        (7, 0, 3),
-        (7, 1, 0),
-        (0x8000_0021, 0, 0),
-        (7, 1, 1),
-        (7, 2, 3),
-    ];
     let mut argument = Argument::<16>::read(vcpu, body)?;
     let source = source(argument.u32(0), [0, 1], [3, 3], [2, 2])?;
     let (most, buffer) = (argument.u32(4) as usize, argument.u64(8));

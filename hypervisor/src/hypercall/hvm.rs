@@ -1,13 +1,16 @@
 //! `hvm_op`: parameters and upcalls.
 
+use alloc::sync::Arc;
 use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
-use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, cmd, param};
+use oxen_abi::hvm::{cmd, param};
 use oxen_core::event::Notify;
+use oxen_core::hvm_params::Asker;
 
-use super::arguments::{Argument, target_domain, write_bytes};
+use super::arguments::{Argument, target_domain};
 use super::{Arguments, Outcome, unknown_operation};
+use crate::domain::Domain;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
 
@@ -25,25 +28,40 @@ pub fn hvm_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argument
     }
 }
 
-fn set_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    let argument = Argument::<16>::read(vcpu, pointer)?;
-    let domain = target_domain(vcpu, argument.u16(0))?;
-    let own = domain.id == vcpu.domain.id;
-    let (index, value) = (argument.u32(4), argument.u64(8));
-    check_index(index)?;
-    if own && !param::GUEST_WRITABLE.contains(&index) {
-        return Err(Errno::Perm);
-    }
-    let is_vector = value >> 56 == CALLBACK_TYPE_VECTOR;
-    if index == param::CALLBACK_IRQ && is_vector && value & 0xFF < LOWEST_VECTOR {
+/// `xen_hvm_param`: its domain, as it stands to the caller.
+fn parameter<H: Vcpu>(
+    vcpu: &Running<H>,
+    argument: &Argument<16>,
+) -> Result<(Arc<Domain>, Asker), Errno> {
+    if argument.u32(4) >= param::COUNT {
         return Err(Errno::Inval);
     }
-    domain.set_param(index, value);
+    let domain = target_domain(vcpu, argument.u16(0))?;
+    let asker = if domain.id == vcpu.domain.id {
+        Asker::Own
+    } else {
+        Asker::Control
+    };
+    Ok((domain, asker))
+}
+
+fn set_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let argument = Argument::<16>::read(vcpu, pointer)?;
+    let (domain, asker) = parameter(vcpu, &argument)?;
+    let index = argument.u32(4);
+    domain.params.set(index, argument.u64(8), asker)?;
     if index == param::CALLBACK_IRQ {
         // What is pending already must be announced the new way.
         domain.vcpus.iter().for_each(|vcpu| vcpu.kick());
     }
     Ok(0)
+}
+
+fn get_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
+    let mut argument = Argument::<16>::read(vcpu, pointer)?;
+    let (domain, asker) = parameter(vcpu, &argument)?;
+    argument.set_u64(8, domain.params.get(argument.u32(4), asker)?);
+    argument.write(vcpu, pointer).map(|()| 0)
 }
 
 /// `xen_hvm_evtchn_upcall_vector`: events of one vCPU come through its local APIC. CPUID does not offer it, since each of
@@ -63,30 +81,4 @@ fn set_upcall_vector<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
         vcpu.domain.notify(target.id);
     }
     Ok(0)
-}
-
-fn get_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    let argument = Argument::<16>::read(vcpu, pointer)?;
-    let domain = target_domain(vcpu, argument.u16(0))?;
-    let own = domain.id == vcpu.domain.id;
-    let index = argument.u32(4);
-    check_index(index)?;
-    let readable = param::GUEST_WRITABLE.contains(&index) || param::GUEST_READABLE.contains(&index);
-    if own && !readable {
-        return Err(Errno::Perm);
-    }
-    write_bytes(
-        vcpu,
-        pointer.wrapping_add(8),
-        &domain.param(index).to_le_bytes(),
-    )?;
-    Ok(0)
-}
-
-fn check_index(index: u32) -> Result<(), Errno> {
-    if index >= param::COUNT || param::DEPRECATED.contains(&index) {
-        Err(Errno::Inval)
-    } else {
-        Ok(())
-    }
 }

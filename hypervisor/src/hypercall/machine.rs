@@ -1,6 +1,8 @@
 //! What `sysctl` tells of the machine, and its console: log, debug keys, CPUs, memory nodes.
 
 use oxen_abi::Errno;
+use oxen_abi::sysctl::pci_topology as topology;
+use oxen_core::pci::Sbdf;
 
 use super::Outcome;
 use super::arguments::{Argument, read_bytes, write_bytes};
@@ -8,6 +10,7 @@ use crate::console;
 use crate::cpu;
 use crate::debug_keys;
 use crate::memory::frames;
+use crate::platform::pci;
 use crate::time;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -82,7 +85,7 @@ pub fn idle_times<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
 }
 
 /// `XEN_SYSCTL_cputopoinfo`: each CPU is a core of one socket, as `physinfo` says too. Without a buffer, how many there are.
-pub fn topology<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+pub fn cpu_topology<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let mut argument = Argument::<16>::read(vcpu, body)?;
     let (most, buffer) = (argument.u32(0), argument.u64(8));
     let mut count = cpu::percpu::all().count() as u32;
@@ -115,5 +118,39 @@ pub fn nodes<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     }
     let is_question = memory == 0 && distances == 0;
     argument.set_u32(0, if is_question { 1 } else { most.min(1) });
+    argument.write(vcpu, body).map(|()| 0)
+}
+
+/// `XEN_SYSCTL_pcitopoinfo`: which memory node each of some PCI devices is near. With one node the firmware tells nothing of it.
+///
+/// # Errors
+/// `Inval` without lists.
+pub fn pci_topology<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+    /// Devices in one call; the caller is told how many, and asks for the rest.
+    const MOST: u32 = 64;
+    let mut argument = Argument::<{ topology::SIZE }>::read(vcpu, body)?;
+    let (devices, nodes) = (
+        argument.u64(topology::DEVICES),
+        argument.u64(topology::NODES),
+    );
+    if devices == 0 || nodes == 0 {
+        return Err(Errno::Inval);
+    }
+    let count = argument.u32(topology::COUNT).min(MOST);
+    for index in 0..u64::from(count) {
+        let at = devices.wrapping_add(index * topology::DEVICE_SIZE as u64);
+        let device = Argument::<{ topology::DEVICE_SIZE }>::read(vcpu, at)?;
+        let sbdf = Sbdf {
+            segment: device.u16(0),
+            bdf: device.u16(2).swap_bytes(),
+        };
+        let node = if pci::is_present(sbdf) {
+            topology::NODE_UNKNOWN
+        } else {
+            topology::NO_DEVICE
+        };
+        write_bytes(vcpu, nodes.wrapping_add(index * 4), &node.to_le_bytes())?;
+    }
+    argument.set_u32(topology::COUNT, count);
     argument.write(vcpu, body).map(|()| 0)
 }

@@ -15,9 +15,11 @@ mod hvm_context;
 mod limits;
 mod machine;
 pub mod memory;
+mod multicall;
 pub mod page;
 pub mod physdev;
 pub mod platform;
+mod pools;
 pub mod sched;
 mod scheduling;
 mod settings;
@@ -94,6 +96,7 @@ impl<H: Vcpu> Table<H> {
             "event_channel_op",
             events::event_channel_op,
         ),
+        entry(numbers::MULTICALL, "multicall", multicall::multicall),
         entry(numbers::VCPU_OP, "vcpu_op", vcpu::vcpu_op),
         entry(numbers::SCHED_OP, "sched_op", sched::sched_op),
         entry(numbers::XEN_VERSION, "xen_version", version::xen_version),

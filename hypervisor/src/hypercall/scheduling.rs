@@ -84,9 +84,12 @@ fn read_set<H: Vcpu>(
 }
 
 /// Writes as much of a set as the caller has room for, and zeros behind it.
-fn write_set<H: Vcpu>(
+///
+/// # Errors
+/// `Fault` if it cannot be written.
+pub fn write_set<H: Vcpu, const N: usize>(
     vcpu: &Running<H>,
-    argument: &AffinityArgument,
+    argument: &Argument<N>,
     at: usize,
     set: CpuSet,
 ) -> Result<(), Errno> {

@@ -7,7 +7,9 @@ use oxen_abi::sysctl::{HEADER, INTERFACE_VERSION, SCHEDULER_CREDIT2, cmd, physin
 use oxen_core::id::DomainId;
 
 use super::arguments::{Argument, write_bytes};
-use super::{Arguments, Outcome, cpu_policy, domctl, machine, scheduling, versioned_handler};
+use super::{
+    Arguments, Outcome, cpu_policy, domctl, machine, pools, scheduling, versioned_handler,
+};
 use crate::cpu;
 use crate::domain::registry;
 use crate::memory::frames;
@@ -26,8 +28,10 @@ impl<H: Vcpu> Table<H> {
         (cmd::READ_CONSOLE, machine::read_console),
         (cmd::DEBUG_KEYS, machine::press_keys),
         (cmd::GET_CPU_INFO, machine::idle_times),
-        (cmd::CPU_TOPOLOGY, machine::topology),
+        (cmd::CPU_TOPOLOGY, machine::cpu_topology),
         (cmd::NUMA_INFO, machine::nodes),
+        (cmd::CPU_POOL_OP, pools::operate),
+        (cmd::PCI_TOPOLOGY, machine::pci_topology),
         (cmd::GET_CPU_FEATURES, cpu_policy::features),
         (cmd::GET_CPU_POLICY, cpu_policy::of_machine),
         // No CPU takes features away from whoever runs: guests are shown what CPUID exits show them.
@@ -82,6 +86,14 @@ fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
         (physinfo::MAX_MFN, frames::end().0.saturating_sub(1)),
     ] {
         put(at, &u64::to_le_bytes(value));
+    }
+    let features = cpu_policy::machine_features();
+    for (index, word) in features
+        .into_iter()
+        .take(physinfo::HW_CAP_WORDS)
+        .enumerate()
+    {
+        put(physinfo::HW_CAP + 4 * index, &word.to_le_bytes());
     }
     write_bytes(vcpu, body, &bytes).map(|()| 0)
 }

@@ -47,6 +47,8 @@ pub fn xen_version<H: Vcpu>(
             };
             text::<H, 1024>(vcpu, argument, line)
         }
+        // The image has none.
+        cmd::BUILD_ID => Err(Errno::NoData),
         _ => unknown_operation(&UNKNOWN, "xen_version", command),
     }
 }

@@ -85,6 +85,11 @@ const XENSTORE: [&str; 8] = [
     "chmod", "exists", "list", "ls", "read", "rm", "watch", "write",
 ];
 
+/// `xl` wants to read something here.
+const XL_CONF: &str = "# xl's own defaults are right for dom0.\n";
+/// Where they keep locks, and what they note of domains.
+const FOLDERS: [&str; 4] = ["var/lock", "var/run/xen", "var/lib/xen", "var/log/xen"];
+
 /// A folder with the tools and their libraries as they are to lie below dom0's root, from the cache if it is there.
 ///
 /// # Errors
@@ -125,6 +130,10 @@ pub fn with_xen_tools(initrd: &Path) -> Result<PathBuf> {
     let root = tools()?;
     let mut archive = Newc::new();
     initrd::add_tree(&mut archive, &root, "")?;
+    archive.file("etc/xen/xl.conf", XL_CONF.into(), false);
+    for folder in FOLDERS {
+        archive.folder(folder);
+    }
     archive.symlink("usr/sbin/xl", &format!("/{PROGRAMS}/xl"));
     for name in XENSTORE {
         let link = format!("usr/bin/xenstore-{name}");

@@ -104,6 +104,15 @@ impl Access {
         Self::aligned(Sbdf { segment, bdf }, (offset & 0xFFF) as u16, width)
     }
 
+    /// To a function's vendor ID, which is all ones where there is none.
+    pub const fn vendor(sbdf: Sbdf) -> Self {
+        Self {
+            sbdf,
+            register: 0,
+            width: Width::Word,
+        }
+    }
+
     fn aligned(sbdf: Sbdf, register: u16, width: Width) -> Option<Self> {
         register.is_multiple_of(width.bytes()).then_some(Self {
             sbdf,

@@ -6,7 +6,7 @@ mod tables;
 
 use oxen_core::acpi::McfgSegment;
 use oxen_core::address::{Gfn, GuestPhys};
-use oxen_core::pci::{Access, Effect, Sbdf, VirtualPci, Width};
+use oxen_core::pci::{Access, Effect, PciConfig, Sbdf, VirtualPci, Width};
 use spin::Mutex;
 
 use super::firmware;
@@ -75,6 +75,15 @@ pub fn write_port(port: u16, width: u8, value: u32) {
     {
         state.write(access, value);
     }
+}
+
+/// Whether there is such a function.
+pub fn is_present(sbdf: Sbdf) -> bool {
+    const NOBODY: u32 = 0xFFFF;
+    let mut guard = STATE.lock();
+    guard
+        .as_mut()
+        .is_some_and(|state| state.hardware.read(Access::vendor(sbdf)) != NOBODY)
 }
 
 /// Whether an address lies in a memory-mapped window.
