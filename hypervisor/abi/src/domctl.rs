@@ -29,6 +29,8 @@ pub mod cmd {
     pub const GET_HVM_CONTEXT_PARTIAL: u32 = 55;
     pub const VM_EVENT: u32 = 56;
     pub const SET_TSC_INFO: u32 = 60;
+    pub const SET_NODE_AFFINITY: u32 = 68;
+    pub const GET_NODE_AFFINITY: u32 = 69;
     pub const MONITOR: u32 = 77;
     pub const GET_CPU_POLICY: u32 = 82;
     pub const SET_CPU_POLICY: u32 = 83;

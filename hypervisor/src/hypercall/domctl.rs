@@ -82,6 +82,14 @@ impl<H: Vcpu> Table<H> {
         (cmd::GET_AFFINITY, |vcpu, call| {
             scheduling::get_affinity(vcpu, &*call.target()?, call.body())
         }),
+        (cmd::SET_NODE_AFFINITY, |vcpu, call| {
+            call.target()?;
+            scheduling::set_node_affinity(vcpu, call.body())
+        }),
+        (cmd::GET_NODE_AFFINITY, |vcpu, call| {
+            call.target()?;
+            scheduling::get_node_affinity(vcpu, call.body())
+        }),
         (cmd::SET_HANDLE, set_handle),
         (cmd::SET_HVM_CONTEXT, set_hvm_context),
         (cmd::GET_HVM_CONTEXT, |vcpu, call| {

@@ -17,6 +17,9 @@ use crate::vcpu::Running;
 use crate::vcpu::schedule;
 use crate::virt::Vcpu;
 
+/// Bytes of an `xenctl_bitmap`: its address, its length in bits.
+const BITMAP_ARGUMENT: usize = 16;
+
 type AffinityArgument = Argument<{ affinity::SIZE }>;
 
 /// Sets hard affinity, soft affinity or both, and writes back what comes of it: of either the CPUs that count.
@@ -71,9 +74,9 @@ fn named_vcpu<'a>(domain: &'a Domain, argument: &AffinityArgument) -> Result<&'a
     vcpu.handle().ok_or(Errno::Srch)
 }
 
-fn read_set<H: Vcpu>(
+fn read_set<H: Vcpu, const N: usize>(
     vcpu: &Running<H>,
-    argument: &AffinityArgument,
+    argument: &Argument<N>,
     at: usize,
 ) -> Result<CpuSet, Errno> {
     let bits = (argument.u32(at + affinity::BITS) as usize).min(MAX_CPUS);
@@ -151,4 +154,28 @@ pub fn machine_parameters<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
         }
         _ => Err(Errno::Inval),
     }
+}
+
+/// The one memory node, as a set of nodes.
+fn nodes() -> CpuSet {
+    CpuSet::first(1)
+}
+
+/// `XEN_DOMCTL_setnodeaffinity`: which memory nodes a domain is to have its memory from. There is one, and all have it.
+///
+/// # Errors
+/// `Inval` for a set without it.
+pub fn set_node_affinity<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+    let argument = Argument::<BITMAP_ARGUMENT>::read(vcpu, body)?;
+    if read_set(vcpu, &argument, 0)?.and(&nodes()) == nodes() {
+        Ok(0)
+    } else {
+        Err(Errno::Inval)
+    }
+}
+
+/// `XEN_DOMCTL_getnodeaffinity`.
+pub fn get_node_affinity<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
+    let argument = Argument::<BITMAP_ARGUMENT>::read(vcpu, body)?;
+    write_set(vcpu, &argument, 0, nodes()).map(|()| 0)
 }

@@ -186,8 +186,10 @@ pub fn indices(values: impl Fn(u32, u32) -> Values) -> Vec<Index> {
     for leaf in 0..=values(0, 0)[0].min(LAST_BASIC) {
         match leaf {
             0x4 => {
+                // The one that ends them is listed too, where there is room.
                 let caches = (0..MOST_CACHES).take_while(|&sub| values(4, sub)[0] & TYPE != 0);
-                list.extend(caches.map(|sub| Index::sub(leaf, sub)));
+                let listed = (caches.count() as u32 + 1).min(MOST_CACHES);
+                list.extend((0..listed).map(|sub| Index::sub(leaf, sub)));
             }
             0x7 => {
                 let last = values(7, 0)[0].min(MOST_STRUCTURED);
@@ -197,13 +199,9 @@ pub fn indices(values: impl Fn(u32, u32) -> Values) -> Vec<Index> {
             0xD => {
                 let [low, _, _, high] = values(0xD, 0);
                 let components = u64::from(high) << 32 | u64::from(low);
-                let present = (2..63).filter(|sub| components >> sub & 1 != 0);
-                list.extend(
-                    [0, 1]
-                        .into_iter()
-                        .chain(present)
-                        .map(|sub| Index::sub(leaf, sub)),
-                );
+                // Up to the highest, those in between that are not there too.
+                let last = (63 - (components | 0b10).leading_zeros()).min(62);
+                list.extend((0..=last).map(|sub| Index::sub(leaf, sub)));
             }
             _ => list.push(Index::plain(leaf)),
         }
