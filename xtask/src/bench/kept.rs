@@ -22,11 +22,19 @@ pub(super) struct Kept {
 
 impl Kept {
     pub fn now(shell: &mut Shell, stack: &Stack) -> Result<Self> {
-        let (keys, end, parse): (_, _, fn(&str) -> Option<Self>) = match stack {
-            Stack::Oxen => ("dm", " bytes used, ", Self::parse),
-            Stack::Xen(_) => ("qm", "Dom heap: ", Self::parse_xen),
+        type Parse = fn(&str) -> Option<Kept>;
+        // Xen forgets a key if the next one comes before it has got to it.
+        let (keys, parse): (&[_], Parse) = match stack {
+            Stack::Oxen => (&[("dm", " bytes used, ")], Self::parse),
+            Stack::Xen(_) => (
+                &[("q", "Notifying guest "), ("m", "Dom heap: ")],
+                Self::parse_xen,
+            ),
         };
-        let text = shell.debug_keys(keys, end)?;
+        let mut text = String::new();
+        for (keys, end) in keys {
+            text += &shell.debug_keys(keys, end)?;
+        }
         parse(&text).with_context(|| format!("the hypervisor does not tell of memory: {text}"))
     }
 
