@@ -102,7 +102,7 @@ pub fn create_guest(
 }
 
 /// Where a guest's console is logged.
-fn console_log(guest: &str) -> String {
+pub fn console_log(guest: &str) -> String {
     format!("/var/log/xen/console/guest-{guest}.log")
 }
 

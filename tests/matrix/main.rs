@@ -22,6 +22,7 @@ mod many;
 mod pending;
 mod registers;
 mod scheduling;
+mod stock;
 mod time;
 
 use std::env;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         hostile::cases,
         grants::cases,
         scheduling::cases,
+        stock::cases,
         control::cases,
         lives::cases,
         many::cases,

@@ -1,16 +1,17 @@
 //! Asks the hypervisor what the verbs of `ox` do not, and prints a line for each answer; `tests/matrix/control.rs` runs it in
 //! dom0: `control_probe DOMID`, with DOMID a paused guest of one vCPU.
 
+#[path = "control_probe/contexts.rs"]
+mod contexts;
+#[path = "control_probe/multicall.rs"]
+mod multicall;
+
 use std::error::Error;
 
 use oxen_xen::foreign::Mapping;
 use oxen_xen::privcmd::Privcmd;
 use oxen_xen::{domain, guest_memory, host, memory};
 
-/// Records of a context: type, instance, length, payload.
-const HEADER: u16 = 1;
-const CPU: u16 = 2;
-const MTRR: u16 = 14;
 const NMI: u32 = 0;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,7 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     machine(&xen)?;
     claims(&xen, domid)?;
     policy(&xen, domid)?;
-    context(&xen, domid)?;
+    multicall::check(&xen)?;
+    contexts::look(&xen, domid)?;
+    contexts::change(&xen, domid)?;
     copies(&xen, domid)?;
     // An NMI to a vCPU that exists, one that does not, and a button that nobody has.
     domain::send_trigger(&xen, domid, NMI, 0)?;
@@ -183,37 +186,4 @@ fn copies_to_new(xen: &Privcmd, id: u16) -> Result<String, Box<dyn Error>> {
         "whole {whole}, back {back}, high {high}, beyond {:?}",
         beyond.map_err(|error| error.raw_os_error())
     ))
-}
-
-fn context(xen: &Privcmd, domid: u16) -> Result<(), Box<dyn Error>> {
-    let bytes = domain::get_hvm_context(xen, domid)?;
-    let mut kinds = Vec::new();
-    let mut at = 0;
-    while at + 8 <= bytes.len() {
-        let kind = u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into()?) as usize;
-        let payload = bytes
-            .get(at + 8..at + 8 + length)
-            .ok_or("a record is cut")?;
-        kinds.push(kind);
-        if kind == CPU {
-            let long = |offset: usize| -> Result<u64, Box<dyn Error>> {
-                Ok(u64::from_le_bytes(payload[offset..offset + 8].try_into()?))
-            };
-            // RIP, CR0, CR3, EFER.
-            println!(
-                "registers: rip {:#x} cr0 {:#x} cr3 {:#x} efer {:#x}",
-                long(640)?,
-                long(656)?,
-                long(672)?,
-                long(992)?
-            );
-        }
-        at += 8 + length;
-    }
-    println!(
-        "context: complete {}",
-        kinds == [HEADER, CPU, MTRR, 0] && at == bytes.len()
-    );
-    Ok(())
 }

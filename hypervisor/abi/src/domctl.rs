@@ -17,6 +17,7 @@ pub mod cmd {
     pub const GET_INFO: u32 = 5;
     pub const SET_AFFINITY: u32 = 9;
     pub const MAX_MEM: u32 = 11;
+    pub const GET_VCPU_CONTEXT: u32 = 13;
     pub const GET_VCPU_INFO: u32 = 14;
     pub const MAX_VCPUS: u32 = 15;
     pub const SCHEDULER_OP: u32 = 16;
@@ -188,7 +189,55 @@ pub mod context {
     pub const SYSCALL_MASK: usize = 984;
     pub const TSC_AUX: usize = 1000;
     pub const TSC: usize = 1008;
+    /// Event, error code, as VT-x and AMD-V have them.
+    pub const PENDING_EVENT: usize = 1016;
+    /// Flags, padding.
+    pub const FLAGS: usize = 1024;
+    /// `XEN_X86_FPU_INITIALISED`.
+    pub const FLAG_FPU: u32 = 1 << 0;
+    /// Of the header.
+    pub const VERSION: u32 = 1;
+    pub const LAPIC: u16 = 5;
+    pub const LAPIC_SIZE: usize = 24;
+    pub const LAPIC_REGS: u16 = 6;
+    pub const LAPIC_REGS_SIZE: usize = 1024;
+    pub const CPU_XSAVE: u16 = 16;
+    /// Features (ignored), XCR0, what XCR0 has ever held, the area.
+    pub const XSAVE_XCR0: usize = 8;
+    pub const XSAVE_XCR0_EVER: usize = 16;
+    pub const XSAVE_AREA: usize = 24;
+    pub const VMCE_VCPU: u16 = 18;
+    pub const VMCE_SIZE: usize = 32;
+    pub const TSC_ADJUST: u16 = 19;
+    pub const TSC_ADJUST_SIZE: usize = 8;
+    pub const CPU_MSR: u16 = 20;
+    /// Of devices that only HVM domains have: PIC, IOAPIC, interrupt wires, PIT, RTC, HPET, PM timer, Viridian.
+    pub const OF_DEVICES: [u16; 11] = [3, 4, 7, 8, 9, 10, 11, 12, 13, 15, 17];
     pub const MTRR: u16 = 14;
     /// `hvm_hw_mtrr`.
     pub const MTRR_SIZE: usize = 240;
+}
+
+/// `vcpu_guest_context` (`public/arch-x86/xen.h`): size and offsets.
+#[allow(missing_docs)]
+pub mod guest_context {
+    pub const SIZE: usize = 5168;
+    /// x87 and SSE state.
+    pub const FPU: usize = 0;
+    pub const FLAGS: usize = 512;
+    pub const FLAG_FPU: u64 = 1 << 0;
+    pub const FLAG_ONLINE: u64 = 1 << 5;
+    /// R15, R14, R13, R12, RBP, RBX, R11, R10, R9, R8, RAX, RCX, RDX, RSI, RDI.
+    pub const GENERAL: usize = 520;
+    pub const RIP: usize = 648;
+    pub const CS: usize = 656;
+    pub const RFLAGS: usize = 664;
+    pub const RSP: usize = 672;
+    /// SS, ES, DS, FS, GS, 8 bytes each.
+    pub const SELECTORS: usize = 680;
+    pub const CONTROL: usize = 4984;
+    pub const DEBUG: usize = 5048;
+    pub const FS_BASE: usize = 5144;
+    pub const GS_BASE_KERNEL: usize = 5152;
+    pub const GS_BASE_USER: usize = 5160;
 }

@@ -67,6 +67,9 @@ pub mod status {
 /// Ports of the 2-level ABI for 64-bit guests.
 pub const TWO_LEVEL_PORTS: u32 = 4096;
 
+/// Those for 32-bit guests.
+pub const TWO_LEVEL_PORTS_NARROW: u32 = 1024;
+
 /// The FIFO ABI: event words in pages that the guest gives, linked into queues by priority.
 pub mod fifo {
     /// Bits of a port's number in an event word (`EVTCHN_FIFO_LINK_BITS`).

@@ -114,6 +114,17 @@ pub mod copy {
     pub const LENGTH: usize = 32;
     pub const FLAGS: usize = 34;
     pub const STATUS: usize = 36;
+    /// The same in 32-bit mode: size, where the status is, fields.
+    pub const SIZE_NARROW: usize = 24;
+    pub const STATUS_NARROW: usize = 20;
+    pub const NARROW: &crate::Narrow = &[
+        (0, 0, 4),
+        (4, 8, 4),
+        (8, 16, 4),
+        (12, 24, 4),
+        (16, 32, 4),
+        (20, 36, 4),
+    ];
     pub const FLAG_SOURCE_GRANT: u16 = 1 << 0;
     pub const FLAG_DESTINATION_GRANT: u16 = 1 << 1;
 }
@@ -134,3 +145,17 @@ pub const V2_ENTRIES_PER_FRAME: u32 = 256;
 pub const STATUSES_PER_FRAME: u32 = 2048;
 /// Entries that outlive a change of version (`GNTTAB_NR_RESERVED_ENTRIES`).
 pub const RESERVED_ENTRIES: u32 = 8;
+
+/// `gnttab_setup_table`: size and offsets; the list's elements have the caller's width.
+#[allow(missing_docs)]
+pub mod setup {
+    use crate::Narrow;
+
+    pub const SIZE: usize = 24;
+    pub const DOMAIN: usize = 0;
+    pub const COUNT: usize = 4;
+    pub const STATUS: usize = 8;
+    pub const LIST: usize = 16;
+    /// The same in 32-bit mode.
+    pub const NARROW: &Narrow = &[(0, 0, 12), (12, 16, 4)];
+}

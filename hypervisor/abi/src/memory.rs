@@ -62,6 +62,11 @@ pub const MAX_ORDER_CONTROL: u32 = 12;
 /// Largest order of an extent for other domains.
 pub const MAX_ORDER_GUEST: u32 = 9;
 
+/// Bytes of a `xen_memory_reservation`: extents' address u64, their number u64, order u32, flags u32, domain u16.
+pub const RESERVATION_SIZE: usize = 32;
+/// The same in 32-bit mode, where each extent has four bytes too.
+pub const RESERVATION_NARROW: &Narrow = &[(0, 0, 4), (4, 8, 4), (8, 16, 8), (16, 24, 2)];
+
 /// Bytes of a `xen_add_to_physmap`: domain u16, size u16, space u32, index u64, frame u64.
 pub const ADD_TO_PHYSMAP_SIZE: usize = 24;
 /// The same in 32-bit mode.

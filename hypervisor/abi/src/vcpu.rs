@@ -21,6 +21,12 @@ pub mod cmd {
 
 /// Bytes of a `vcpu_runstate_info`: state i32, padding, entry time u64, four times u64.
 pub const RUNSTATE_SIZE: usize = 48;
+/// The same of 32-bit guests, without the padding.
+pub const RUNSTATE_SIZE_NARROW: usize = 44;
+/// `vcpu_set_singleshot_timer`: time u64, flags u32.
+pub const SINGLE_SHOT_SIZE: usize = 16;
+/// The same in 32-bit mode.
+pub const SINGLE_SHOT_NARROW: &crate::Narrow = &[(0, 0, 8), (8, 8, 4)];
 /// Set in the entry time while an update is in progress, if the guest asked for it.
 pub const RUNSTATE_UPDATE: u64 = 1 << 63;
 

@@ -89,9 +89,10 @@ const RULES: &[(u32, Option<u32>, [Rule; 4])] = &[
     (0x8000_0008, None, [Own, Features, Replaced, Own]),
 ];
 
-/// Bits that a CPU changes by itself as its guest runs, so that a list which holds them means nothing by it: OSXSAVE, and
-/// the local APIC's in the two leaves that show it.
-const DYNAMIC: [(u32, usize, u32); 3] = [
+/// Bits that a list means nothing by: a CPU changes OSXSAVE, and the local APIC's in the two leaves that show it, by itself as its
+/// guest runs; HTT goes with the number of processors, which is the hypervisor's, and libxl sets it for every guest.
+const DYNAMIC: [(u32, usize, u32); 4] = [
+    (0x1, 3, 1 << 28),
     (0x1, 2, 1 << 27),
     (0x1, 3, 1 << 9),
     (0x8000_0001, 3, 1 << 9),

@@ -11,6 +11,7 @@ pub mod address;
 pub mod apic;
 
 pub mod cmdline;
+pub mod context;
 pub mod cpu_policy;
 pub mod emulate;
 pub mod event;
@@ -23,6 +24,7 @@ pub mod kernel;
 pub mod log_ring;
 pub mod memory;
 pub mod pci;
+pub mod registers;
 pub mod schedule;
 pub mod start;
 mod sync;

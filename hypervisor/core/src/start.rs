@@ -1,22 +1,10 @@
 //! The registers that a vCPU starts with: at the PVH entry, after INIT–SIPI, or as the guest itself asks.
 
 use oxen_abi::Errno;
-use oxen_abi::domctl::context as record;
 use oxen_abi::vcpu::context as abi;
 
-/// A descriptor-cache view of a segment register. Attributes are in the VMCS format of SDM vol. 3, 26.4.1 (bits 7:0
-/// type, S, DPL, P; bit 12 AVL, 13 L, 14 D/B, 15 G, 16 unusable).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
-    /// Visible part.
-    pub selector: u16,
-    /// Hidden attributes.
-    pub attributes: u32,
-    /// Limit in bytes.
-    pub limit: u32,
-    /// Base linear address.
-    pub base: u64,
-}
+pub use crate::registers::Segment;
+use crate::registers::{Registers, Table, cr0, cr4, efer, is_canonical, reset, rflags, segment};
 
 const CODE_32: u32 = 0xC09B;
 const CODE_64: u32 = 0xA09B;
@@ -26,24 +14,9 @@ const REAL_DATA: u32 = 0x0093;
 const BUSY_TASK: u32 = 0x008B;
 const TASK_LIMIT: u32 = 0x67;
 
-const CR0_PE: u64 = 1 << 0;
-const CR0_ET: u64 = 1 << 4;
-const CR0_NW: u64 = 1 << 29;
-const CR0_CD: u64 = 1 << 30;
-const CR0_PG: u64 = 1 << 31;
-const CR0_RESET: u64 = CR0_CD | CR0_NW | CR0_ET;
+const CR0_RESET: u64 = cr0::CACHE_DISABLE | cr0::NOT_WRITE_THROUGH | cr0::EXTENSION_TYPE;
 /// Bits that no physical address has.
 const CR3_RESERVED: u64 = 0xFFF0_0000_0000_0000;
-const CR0_DEFINED: u64 = CR0_PG | CR0_CD | CR0_NW | 1 << 18 | 1 << 16 | 0x3F;
-const CR4_PAE: u64 = 1 << 5;
-/// What a vCPU may have from its start; it turns on what is newer by itself.
-const CR4_FIRST: u64 = 0x7BF;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
-const EFER_DEFINED: u64 = 1 << 0 | EFER_LME | EFER_LMA | 1 << 11;
-const RFLAGS_FIXED: u64 = 1 << 1;
-/// Flags that a 64-bit guest may have: CF to OF, IOPL, NT, RF, AC, VIF, VIP, ID; not VM.
-const RFLAGS_DEFINED: u64 = 0x003D_7FD7;
 
 /// Registers at a vCPU's start; what is not here is as after INIT (SDM vol. 3, table 10-1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +68,8 @@ impl StartRegisters {
         Self {
             general: [0; 16],
             rip: 0,
-            rflags: RFLAGS_FIXED,
-            cr0: CR0_PE | CR0_ET,
+            rflags: rflags::FIXED,
+            cr0: cr0::PROTECTED | cr0::EXTENSION_TYPE,
             cr3: 0,
             cr4: 0,
             efer: 0,
@@ -150,47 +123,6 @@ impl StartRegisters {
         }
     }
 
-    /// From a CPU record of an HVM context (`hvm_hw_cpu`, `public/arch-x86/hvm/save.h`): how a toolstack starts a domain's
-    /// first vCPU.
-    ///
-    /// # Errors
-    /// `Inval` for values that no CPU could run with.
-    pub fn from_record(bytes: &[u8; record::CPU_SIZE]) -> Result<Self, Errno> {
-        /// The record's order of general-purpose registers, by x86 encoding.
-        const ORDER: [usize; 16] = [0, 3, 1, 2, 5, 6, 7, 4, 8, 9, 10, 11, 12, 13, 14, 15];
-        let segment = |index: usize| {
-            let rights = word(bytes, record::RIGHTS + 4 * index);
-            Segment {
-                selector: 0,
-                attributes: rights & 0xFF | (rights & 0xF00) << 4,
-                limit: word(bytes, record::LIMITS + 4 * index),
-                base: long(bytes, record::BASES + 8 * index),
-            }
-        };
-        let mut registers = Self {
-            rip: long(bytes, record::RIP),
-            rflags: long(bytes, record::RFLAGS) | RFLAGS_FIXED,
-            cr0: long(bytes, record::CR0) | CR0_ET,
-            cr3: long(bytes, record::CR3),
-            cr4: long(bytes, record::CR4),
-            efer: long(bytes, record::EFER),
-            code: segment(0),
-            data: segment(1),
-            extra: segment(2),
-            stack: segment(5),
-            task: segment(6),
-            ..Self::flat(CODE_32)
-        };
-        for (index, register) in ORDER.into_iter().enumerate() {
-            registers.general[register] = long(bytes, record::GENERAL + 8 * index);
-        }
-        // Only 32-bit code: a saved domain in long mode has state that is not loaded here.
-        if registers.is_in_long_mode() || registers.rip >> 32 != 0 || !registers.segments_fit() {
-            return Err(Errno::Inval);
-        }
-        registers.checked()
-    }
-
     fn from_context_32(bytes: &[u8; abi::SIZE]) -> Result<Self, Errno> {
         let at = |field: usize| word(bytes, abi::REGISTERS + field);
         let segment = |index: usize| {
@@ -205,8 +137,8 @@ impl StartRegisters {
         };
         let mut registers = Self {
             rip: at(abi::IP_32).into(),
-            rflags: u64::from(at(abi::FLAGS_32)) | RFLAGS_FIXED,
-            cr0: u64::from(at(abi::CR0_32)) | CR0_ET,
+            rflags: u64::from(at(abi::FLAGS_32)) | rflags::FIXED,
+            cr0: u64::from(at(abi::CR0_32)) | cr0::EXTENSION_TYPE,
             cr3: at(abi::CR3_32).into(),
             cr4: at(abi::CR4_32).into(),
             efer: long(bytes, abi::REGISTERS + abi::EFER_32),
@@ -230,8 +162,8 @@ impl StartRegisters {
         let at = |field: usize| long(bytes, abi::REGISTERS + field);
         let mut registers = Self {
             rip: at(abi::IP_64),
-            rflags: at(abi::FLAGS_64) | RFLAGS_FIXED,
-            cr0: at(abi::CR0_64) | CR0_ET,
+            rflags: at(abi::FLAGS_64) | rflags::FIXED,
+            cr0: at(abi::CR0_64) | cr0::EXTENSION_TYPE,
             cr3: at(abi::CR3_64),
             cr4: at(abi::CR4_64),
             efer: at(abi::EFER_64),
@@ -240,10 +172,10 @@ impl StartRegisters {
         for index in 0..8 {
             registers.general[index] = at(8 * index);
         }
-        const PAGING: u64 = CR0_PG | CR0_PE;
-        const LONG: u64 = EFER_LME | EFER_LMA;
+        const PAGING: u64 = cr0::PAGING | cr0::PROTECTED;
+        const LONG: u64 = efer::LME | efer::LMA;
         let ready = registers.cr0 & PAGING == PAGING
-            && registers.cr4 & CR4_PAE != 0
+            && registers.cr4 & cr4::PAE != 0
             && registers.efer & LONG == LONG;
         if !ready || !is_canonical(registers.rip) {
             return Err(Errno::Inval);
@@ -253,7 +185,7 @@ impl StartRegisters {
 
     /// Whether long mode is active, or would be as soon as paging is on with what they say.
     const fn is_in_long_mode(&self) -> bool {
-        self.efer & EFER_LMA != 0 || self.efer & EFER_LME != 0 && self.cr0 & CR0_PG != 0
+        self.efer & efer::LMA != 0 || self.efer & efer::LME != 0 && self.cr0 & cr0::PAGING != 0
     }
 
     /// Whether the segments are such that a CPU enters with them: present, of the right kind, all of one privilege level 0.
@@ -271,7 +203,6 @@ impl StartRegisters {
                 .iter()
                 .all(|segment| segment.attributes & 0xFF == ACCESSED_DATA && granular(segment))
             && granular(&self.code)
-            // Of a record, whose bases have 64 bits.
             && [&self.code, &self.data, &self.stack, &self.extra, &self.task]
                 .iter()
                 .all(|segment| segment.base >> 32 == 0)
@@ -280,20 +211,56 @@ impl StartRegisters {
     }
 
     fn checked(self) -> Result<Self, Errno> {
-        let fits = self.cr0 & !CR0_DEFINED == 0
-            && self.cr0 & (CR0_CD | CR0_NW) != CR0_NW
-            && (self.cr0 & CR0_PG == 0 || self.cr0 & CR0_PE != 0)
+        let fits = self.cr0 & !cr0::DEFINED == 0
+            && self.cr0 & (cr0::CACHE_DISABLE | cr0::NOT_WRITE_THROUGH) != cr0::NOT_WRITE_THROUGH
+            && (self.cr0 & cr0::PAGING == 0 || self.cr0 & cr0::PROTECTED != 0)
             && self.cr3 & CR3_RESERVED == 0
-            && self.cr4 & !CR4_FIRST == 0
-            && self.efer & !EFER_DEFINED == 0
-            && self.rflags & !RFLAGS_DEFINED == 0;
+            && self.cr4 & !cr4::FIRST == 0
+            && self.efer & !efer::FIRST == 0
+            && self.rflags & !rflags::DEFINED == 0;
         if fits { Ok(self) } else { Err(Errno::Inval) }
     }
 }
 
-const fn is_canonical(address: u64) -> bool {
-    let high = address as i64 >> 47;
-    high == 0 || high == -1
+impl From<&StartRegisters> for Registers {
+    fn from(start: &StartRegisters) -> Self {
+        let mut segments = [start.data; 8];
+        for (place, segment) in [
+            (segment::CS, start.code),
+            (segment::ES, start.extra),
+            (segment::SS, start.stack),
+            (segment::TR, start.task),
+            (
+                segment::LDTR,
+                Segment {
+                    attributes: Segment::UNUSABLE,
+                    ..Segment::default()
+                },
+            ),
+        ] {
+            segments[place] = segment;
+        }
+        let table = Table {
+            base: 0,
+            limit: 0xFFFF,
+        };
+        Self {
+            general: start.general,
+            rip: start.rip,
+            rflags: start.rflags,
+            cr0: start.cr0,
+            cr3: start.cr3,
+            cr4: start.cr4,
+            dr6: reset::DR6,
+            dr7: reset::DR7,
+            efer: start.efer,
+            pat: reset::PAT,
+            segments,
+            gdtr: table,
+            idtr: table,
+            ..Self::default()
+        }
+    }
 }
 
 fn half(bytes: &[u8], at: usize) -> u16 {
@@ -323,10 +290,10 @@ mod tests {
         let mut register = |field, value| put(&mut bytes, abi::REGISTERS + field, value, 8);
         register(8, 0x1234);
         register(abi::IP_64, 0x10_0000);
-        register(abi::CR0_64, CR0_PG | CR0_PE);
+        register(abi::CR0_64, cr0::PAGING | cr0::PROTECTED);
         register(abi::CR3_64, 0x5000);
-        register(abi::CR4_64, CR4_PAE);
-        register(abi::EFER_64, EFER_LME | EFER_LMA);
+        register(abi::CR4_64, cr4::PAE);
+        register(abi::EFER_64, efer::LME | efer::LMA);
         bytes
     }
 
@@ -336,7 +303,7 @@ mod tests {
         assert_eq!((start.rip, start.cr3), (0x10_0000, 0x5000));
         assert_eq!(start.general[1], 0x1234);
         assert_eq!(start.code.attributes, CODE_64);
-        assert_eq!(start.rflags, RFLAGS_FIXED);
+        assert_eq!(start.rflags, rflags::FIXED);
     }
 
     #[test]
@@ -347,10 +314,13 @@ mod tests {
             StartRegisters::from_context(&bytes) == Err(Errno::Inval)
         };
         assert!(refused(abi::IP_64, 1 << 47));
-        assert!(refused(abi::CR0_64, CR0_PE));
-        assert!(refused(abi::CR0_64, CR0_PG | CR0_PE | CR0_NW));
-        assert!(refused(abi::CR4_64, CR4_PAE | 1 << 13));
-        assert!(refused(abi::EFER_64, EFER_LME));
+        assert!(refused(abi::CR0_64, cr0::PROTECTED));
+        assert!(refused(
+            abi::CR0_64,
+            cr0::PAGING | cr0::PROTECTED | cr0::NOT_WRITE_THROUGH
+        ));
+        assert!(refused(abi::CR4_64, cr4::PAE | 1 << 13));
+        assert!(refused(abi::EFER_64, efer::LME));
         assert!(refused(abi::FLAGS_64, 1 << 17));
         let mut bytes = context_64();
         bytes[0] = 2;
@@ -362,7 +332,7 @@ mod tests {
         let mut bytes = [0; abi::SIZE];
         let registers = abi::REGISTERS;
         put(&mut bytes, registers + abi::IP_32, 0x10_0000, 4);
-        put(&mut bytes, registers + abi::CR0_32, CR0_PE, 4);
+        put(&mut bytes, registers + abi::CR0_32, cr0::PROTECTED, 4);
         for (index, rights) in [0xC9B, 0xC93, 0xC93, 0xC93, 0x8B].into_iter().enumerate() {
             let limit = if index == 4 { 0x67 } else { 0xFFFF_FFFF };
             put(&mut bytes, registers + abi::LIMITS_32 + 4 * index, limit, 4);
@@ -384,26 +354,6 @@ mod tests {
         // A code segment that is not present.
         put(&mut bytes, registers + abi::RIGHTS_32, 0xC1B, 2);
         assert_eq!(StartRegisters::from_context(&bytes), Err(Errno::Inval));
-    }
-
-    #[test]
-    fn a_toolstacks_record_starts_a_pvh_guest() {
-        let mut bytes = [0; record::CPU_SIZE];
-        put(&mut bytes, record::GENERAL + 8, 0x7000, 8);
-        put(&mut bytes, record::RIP, 0x100_0850, 8);
-        put(&mut bytes, record::CR0, 0x11, 8);
-        for (index, rights) in [0xC9B, 0xC93, 0xC93, 0xC93, 0xC93, 0xC93, 0x8B, 0]
-            .into_iter()
-            .enumerate()
-        {
-            let limit = if index == 6 { 0x67 } else { 0xFFFF_FFFF };
-            put(&mut bytes, record::LIMITS + 4 * index, limit, 4);
-            put(&mut bytes, record::RIGHTS + 4 * index, rights, 4);
-        }
-        let start = StartRegisters::from_record(&bytes);
-        assert_eq!(start, Ok(StartRegisters::pvh(0x100_0850, 0x7000)));
-        put(&mut bytes, record::RIGHTS, 0, 4);
-        assert_eq!(StartRegisters::from_record(&bytes), Err(Errno::Inval));
     }
 
     #[test]

@@ -5,6 +5,12 @@
 
 use core::arch::x86_64::{_fxrstor64, _fxsave64, _xgetbv, _xrstor64, _xsave64, _xsetbv};
 
+use alloc::vec::Vec;
+
+use oxen_core::context::Extended;
+use oxen_core::context::cpu::LEGACY_STATE;
+use oxen_core::context::fpu::is_xcr0;
+
 use crate::memory::HostPages;
 use crate::vcpu::cpuid;
 
@@ -22,14 +28,62 @@ pub struct State {
 impl State {
     /// State as after reset; `None` without memory.
     pub fn new() -> Option<Self> {
-        let size = cpuid::save_area_size(cpuid::xcr0_allowed()) as usize;
-        let mut area = HostPages::new_zeroed(size.div_ceil(4096))?;
-        let bytes = area.bytes_mut();
+        let area = HostPages::new_zeroed(area_size().div_ceil(4096))?;
+        let mut state = Self { area, xcr0: 1 };
+        state.reset();
+        Some(state)
+    }
+
+    fn reset(&mut self) {
+        let bytes = self.area.bytes_mut();
+        bytes.fill(0);
         bytes[0..2].copy_from_slice(&FCW_RESET.to_le_bytes());
         bytes[24..28].copy_from_slice(&MXCSR_RESET.to_le_bytes());
         // XSTATE_BV: x87 and SSE are in the area.
-        bytes[512] = 0b11;
-        Some(Self { area, xcr0: 1 })
+        bytes[LEGACY_STATE] = 0b11;
+        self.xcr0 = 1;
+    }
+
+    /// What of a loaded vCPU's state FXSAVE would save.
+    pub fn legacy(&mut self) -> [u8; LEGACY_STATE] {
+        self.refresh();
+        let mut state = [0; LEGACY_STATE];
+        state.copy_from_slice(&self.area.bytes_mut()[..LEGACY_STATE]);
+        state
+    }
+
+    /// A loaded vCPU's whole state as a record; empty on a CPU without XSAVE.
+    pub fn record(&mut self) -> Vec<u8> {
+        let allowed = cpuid::xcr0_allowed();
+        if allowed == 0 {
+            return Vec::new();
+        }
+        self.refresh();
+        let xcr0 = self.xcr0;
+        Extended::to_record(xcr0, allowed, &self.area.bytes_mut()[..area_size()])
+    }
+
+    /// Replaces a loaded vCPU's x87 and SSE state, which was checked, and resets all other; without one resets all.
+    pub fn replace_legacy(&mut self, state: Option<&[u8; LEGACY_STATE]>) {
+        self.reset();
+        if let Some(state) = state {
+            self.area.bytes_mut()[..LEGACY_STATE].copy_from_slice(state);
+        }
+        self.load();
+    }
+
+    /// Replaces a loaded vCPU's whole state, which was checked.
+    pub fn replace(&mut self, xcr0: u64, area: &[u8]) {
+        let size = area_size().min(area.len());
+        self.area.bytes_mut()[..size].copy_from_slice(&area[..size]);
+        self.xcr0 = xcr0;
+        self.load();
+    }
+
+    /// Brings the area up to date with the registers of a loaded vCPU.
+    fn refresh(&mut self) {
+        self.save();
+        self.load();
     }
 
     /// Puts the state into the registers.
@@ -68,23 +122,34 @@ impl State {
 
     /// The loaded guest sets XCR0; refuses what the architecture refuses (SDM vol. 1, 13.3).
     pub fn write_xcr0(&mut self, value: u64) -> bool {
-        const X87: u64 = 1 << 0;
-        const SSE: u64 = 1 << 1;
-        const AVX: u64 = 1 << 2;
-        const AVX512: u64 = 0b111 << 5;
-        let avx_without_sse = value & AVX != 0 && value & SSE == 0;
-        let part_of_avx512 = value & AVX512 != 0 && value & (AVX512 | AVX) != AVX512 | AVX;
-        if value & !cpuid::xcr0_allowed() != 0
-            || value & X87 == 0
-            || avx_without_sse
-            || part_of_avx512
-        {
+        if !is_xcr0(value, cpuid::xcr0_allowed()) {
             return false;
         }
         self.xcr0 = value;
         // SAFETY: checked just above against what the CPU supports.
         unsafe { set_xcr0(value) };
         true
+    }
+}
+
+/// Bytes of an area for all components that guests may have.
+pub fn area_size() -> usize {
+    cpuid::save_area_size(cpuid::xcr0_allowed()) as usize
+}
+
+/// Bits of MXCSR that the CPU has (SDM vol. 1, 11.6.6).
+pub fn mxcsr_mask() -> u32 {
+    const MASK: usize = 28;
+    const FIRST_CPUS: u32 = 0xFFBF;
+    #[repr(align(16))]
+    struct Area([u8; LEGACY_STATE]);
+    let mut area = Area([0; LEGACY_STATE]);
+    // SAFETY: aligned and large enough; saving changes no register.
+    unsafe { save_legacy(area.0.as_mut_ptr()) };
+    let [a, b, c, d] = [0, 1, 2, 3].map(|byte| area.0[MASK + byte]);
+    match u32::from_le_bytes([a, b, c, d]) {
+        0 => FIRST_CPUS,
+        mask => mask,
     }
 }
 

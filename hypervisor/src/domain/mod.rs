@@ -21,7 +21,7 @@ use oxen_abi::hvm::{CALLBACK_TYPE_VECTOR, param};
 use oxen_abi::shared_info;
 use oxen_core::address::{Gfn, GuestPhys, Mfn, PAGE_SIZE};
 use oxen_core::apic::{Delivery, Destination, Ipi, Trigger};
-use oxen_core::event::{EventChannels, Notify};
+use oxen_core::event::{EventChannels, Layout, Notify};
 use oxen_core::grant::Limits;
 use oxen_core::hvm_params::Params;
 use oxen_core::id::{DomainId, VcpuId};
@@ -85,6 +85,8 @@ pub struct Domain {
     pub apic_access_page: Option<HostPages>,
     /// What it grants to others, and what it has mapped of their grants.
     pub grants: Grants,
+    /// What is shared has the layout of 32-bit guests.
+    is_narrow: AtomicBool,
     shared_info: HostPages,
     shared_info_at: Mutex<Option<Gfn>>,
     /// Numbers that it and its builder leave for each other.
@@ -155,6 +157,7 @@ impl Domain {
             control: Control::default(),
             handle: Mutex::new([0; 16]),
             apic_access_page,
+            is_narrow: AtomicBool::new(false),
             shared_info,
             shared_info_at: Mutex::new(None),
             params: Params::new(),
@@ -207,11 +210,27 @@ impl Domain {
         }
     }
 
+    /// Takes the layout of what is shared from the mode in which the domain calls, and shows the wall clock where that has it.
+    pub fn set_layout(&self, layout: Layout) {
+        let is_narrow = layout == Layout::Narrow;
+        if self.is_narrow.swap(is_narrow, Ordering::AcqRel) != is_narrow {
+            self.events.set_layout(layout);
+            self.publish_wallclock();
+        }
+    }
+
     /// Shows the domain the wall clock.
     pub fn publish_wallclock(&self) {
+        use shared_info::{WALLCLOCK, WALLCLOCK_HIGH, WALLCLOCK_HIGH_NARROW, WALLCLOCK_NARROW};
+        let (place, high) = if self.is_narrow.load(Ordering::Acquire) {
+            (WALLCLOCK_NARROW, WALLCLOCK_HIGH_NARROW)
+        } else {
+            (WALLCLOCK, WALLCLOCK_HIGH)
+        };
         clock::publish_wallclock(
             &self.shared_info.shared(),
-            shared_info::WALLCLOCK,
+            place,
+            high,
             self.control.wall_clock(time::utc_at_zero()),
         );
     }
@@ -224,11 +243,19 @@ impl Domain {
         let Some(vcpu) = self.vcpus.get(index) else {
             return;
         };
-        let bytes = vcpu.runstate.lock().to_bytes();
+        let runstate = *vcpu.runstate.lock();
+        let (wide, narrow) = (runstate.to_bytes(), runstate.to_narrow_bytes());
+        let bytes: &[u8] = if self.is_narrow.load(Ordering::Acquire) {
+            &narrow
+        } else {
+            &wide
+        };
         let mut done = 0;
         for (address, length) in area.pieces {
-            self.write_physical(address, &bytes[done..done + length]);
-            done += length;
+            // An area that was registered for the other layout gets what fits.
+            let end = (done + length).min(bytes.len());
+            self.write_physical(address, &bytes[done..end]);
+            done = end;
         }
     }
 

@@ -4,24 +4,21 @@ use alloc::sync::Arc;
 use core::sync::atomic::AtomicU64;
 
 use oxen_abi::Errno;
-use oxen_abi::domctl::{DOMAIN, HEADER, INTERFACE_VERSION, cmd, context, create, info};
+use oxen_abi::domctl::{DOMAIN, HEADER, INTERFACE_VERSION, cmd, create, info};
 use oxen_core::address::PAGE_SIZE;
 use oxen_core::grant::Limits;
 use oxen_core::id::DomainId;
 use oxen_core::memory::p2m::ADDRESS_BITS;
-use oxen_core::start::StartRegisters;
 use oxen_core::time::RunstateKind;
 
-use super::arguments::{Argument, read_bytes, write_bytes};
+use super::arguments::{Argument, write_bytes};
 use super::{
     Arguments, Outcome, cpu_policy, guest_memory, hvm_context, limits, scheduling, settings,
     versioned_handler,
 };
 use crate::domain::{Domain, life, registry};
-use crate::memory::heap;
 use crate::time;
 use crate::vcpu::Running;
-use crate::vcpu::shared::Switch;
 use crate::virt::Vcpu;
 
 static UNKNOWN: AtomicU64 = AtomicU64::new(0);
@@ -71,6 +68,9 @@ impl<H: Vcpu> Table<H> {
         (cmd::MAX_MEM, |vcpu, call| {
             limits::max_memory(vcpu, &*call.target()?, call.body())
         }),
+        (cmd::GET_VCPU_CONTEXT, |vcpu, call| {
+            hvm_context::get_vcpu(vcpu, &*call.other(vcpu)?, call.body())
+        }),
         (cmd::GET_VCPU_INFO, get_vcpu_info),
         (cmd::MAX_VCPUS, max_vcpus),
         (cmd::SCHEDULER_OP, |vcpu, call| {
@@ -91,7 +91,9 @@ impl<H: Vcpu> Table<H> {
             scheduling::get_node_affinity(vcpu, call.body())
         }),
         (cmd::SET_HANDLE, set_handle),
-        (cmd::SET_HVM_CONTEXT, set_hvm_context),
+        (cmd::SET_HVM_CONTEXT, |vcpu, call| {
+            hvm_context::set(vcpu, &*call.other(vcpu)?, call.body())
+        }),
         (cmd::GET_HVM_CONTEXT, |vcpu, call| {
             hvm_context::get(vcpu, &*call.other(vcpu)?, call.body())
         }),
@@ -272,60 +274,4 @@ fn set_handle<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
     let argument = Argument::<16>::read(vcpu, call.body())?;
     *call.target()?.handle.lock() = *argument.bytes();
     Ok(0)
-}
-
-/// Starts the vCPUs that the context has CPU records for, as soon as the domain runs. Other records are passed over.
-fn set_hvm_context<H: Vcpu>(vcpu: &Running<H>, call: &Call) -> Outcome {
-    let argument = Argument::<16>::read(vcpu, call.body())?;
-    let domain = call.other(vcpu)?;
-    if !domain.life.is_paused() {
-        return Err(Errno::Busy);
-    }
-    let (size, buffer) = (u64::from(argument.u32(0)), argument.u64(8));
-    let mut at = 0;
-    while at + context::DESCRIPTOR as u64 <= size {
-        let place = buffer.wrapping_add(at);
-        let descriptor = Argument::<{ context::DESCRIPTOR }>::read(vcpu, place)?;
-        let (kind, instance) = (descriptor.u16(0), usize::from(descriptor.u16(2)));
-        let length = u64::from(descriptor.u32(4));
-        at += context::DESCRIPTOR as u64;
-        let payload = buffer.wrapping_add(at);
-        at += length;
-        if at > size {
-            return Err(Errno::Inval);
-        }
-        match kind {
-            context::END => return Ok(0),
-            context::HEADER => {
-                let header = Argument::<{ context::HEADER_SIZE }>::read(vcpu, payload)?;
-                if header.u32(0) != context::MAGIC {
-                    return Err(Errno::Inval);
-                }
-            }
-            context::CPU if length == context::CPU_SIZE as u64 => {
-                start_vcpu(vcpu, &domain, instance, payload)?;
-            }
-            context::CPU => return Err(Errno::Inval),
-            _ => {}
-        }
-    }
-    // No end record.
-    Err(Errno::Inval)
-}
-
-fn start_vcpu<H: Vcpu>(
-    vcpu: &Running<H>,
-    domain: &Domain,
-    index: usize,
-    record: u64,
-) -> Result<(), Errno> {
-    let target = domain.vcpus.get(index).ok_or(Errno::Inval)?;
-    let mut bytes = heap::try_box([0; context::CPU_SIZE])?;
-    read_bytes(vcpu, record, &mut *bytes)?;
-    let start = StartRegisters::from_record(&bytes)?;
-    if !target.set_context(heap::try_box(start)?) {
-        return Err(Errno::Exist);
-    }
-    target.post_switch(Switch::On);
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //! use it, and the builder of domains, which it spares a mapping of each page.
 
 use oxen_abi::Errno;
-use oxen_abi::domctl::{context, memory_io as abi};
+use oxen_abi::domctl::memory_io as abi;
 use oxen_core::memory::transfer::Request;
 use oxen_core::memory::walk::Paging;
 
@@ -66,21 +66,16 @@ fn first_vcpu<H: Vcpu>(vcpu: &Running<H>, domain: &Domain) -> Result<Paging, Err
     if !first.is_initialised() {
         return Ok(Paging::default());
     }
-    match hvm_context::collect(domain, &[0]) {
-        Err(Errno::Srch) => Err(Errno::Fault),
-        collected => collected,
+    let saved = match hvm_context::take_state(domain, 0) {
+        Err(Errno::Inval) => Err(Errno::Fault),
+        taken => taken,
     }?;
-    let record = first.take_registers().ok_or(Errno::Restart)?;
-    let register = |at: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&record[at..at + 8]);
-        u64::from_le_bytes(bytes)
-    };
+    let registers = saved.cpu.ok_or(Errno::Restart)?.registers;
     Ok(Paging {
-        cr0: register(context::CR0),
-        cr3: register(context::CR3),
-        cr4: register(context::CR4),
-        efer: register(context::EFER),
-        rflags: register(context::RFLAGS),
+        cr0: registers.cr0,
+        cr3: registers.cr3,
+        cr4: registers.cr4,
+        efer: registers.efer,
+        rflags: registers.rflags,
     })
 }

@@ -9,7 +9,7 @@ use oxen_core::event::Notify;
 use oxen_core::hvm_params::Asker;
 
 use super::arguments::{Argument, target_domain};
-use super::{Arguments, Outcome, unknown_operation};
+use super::{Arguments, Outcome, page, unknown_operation};
 use crate::domain::Domain;
 use crate::vcpu::Running;
 use crate::virt::Vcpu;
@@ -51,6 +51,10 @@ fn set_param<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
     let index = argument.u32(4);
     domain.params.set(index, argument.u64(8), asker)?;
     if index == param::CALLBACK_IRQ {
+        if asker == Asker::Own {
+            // Among the first things that a guest does which uses events.
+            domain.set_layout(page::layout(vcpu));
+        }
         // What is pending already must be announced the new way.
         domain.vcpus.iter().for_each(|vcpu| vcpu.kick());
     }

@@ -3,6 +3,7 @@
 use oxen_abi::numbers::PAGE_SLOTS;
 use oxen_core::address::{GuestPhys, PAGE_SIZE};
 use oxen_core::apic::GeneralProtection;
+use oxen_core::event::Layout;
 
 use crate::cpu::features::{self, Vendor};
 use crate::vcpu::Running;
@@ -27,9 +28,19 @@ pub fn write_msr<H: Vcpu>(
         .domain
         .write_physical(GuestPhys(value), &build(features::vendor()));
     if written {
+        vcpu.domain.set_layout(layout(vcpu));
         Ok(())
     } else {
         Err(GeneralProtection)
+    }
+}
+
+/// The layout of what is shared with a guest in the mode of this vCPU.
+pub fn layout<H: Vcpu>(vcpu: &Running<H>) -> Layout {
+    if vcpu.hardware.in_64_bit_mode() {
+        Layout::Wide
+    } else {
+        Layout::Narrow
     }
 }
 

@@ -2,9 +2,13 @@
 
 use core::sync::atomic::AtomicU64;
 
-use oxen_abi::vcpu::{AREA_SIZE, RUNSTATE_SIZE, cmd, context};
+use oxen_abi::vcpu::{
+    AREA_SIZE, RUNSTATE_SIZE, RUNSTATE_SIZE_NARROW, SINGLE_SHOT_NARROW, SINGLE_SHOT_SIZE, cmd,
+    context,
+};
 use oxen_abi::{Errno, numbers};
 use oxen_core::address::{Gfn, GuestLinear, PAGE_SIZE};
+use oxen_core::hypercall::Caller;
 use oxen_core::id::VcpuId;
 use oxen_core::memory::walk::Access;
 use oxen_core::start::StartRegisters;
@@ -30,8 +34,9 @@ pub fn vcpu_op<H: Vcpu>(
     let own = index == vcpu.index;
     match command {
         cmd::SET_SINGLESHOT_TIMER if own => {
-            let timeout = Argument::<16>::read(vcpu, pointer)?.u64(0);
-            shared.timer.set(timeout);
+            let argument =
+                Argument::<SINGLE_SHOT_SIZE>::read_either(vcpu, pointer, SINGLE_SHOT_NARROW)?;
+            shared.timer.set(argument.u64(0));
             Ok(0)
         }
         cmd::STOP_SINGLESHOT_TIMER if own => {
@@ -45,8 +50,13 @@ pub fn vcpu_op<H: Vcpu>(
         cmd::REGISTER_RUNSTATE_AREA => register_runstate(vcpu, index, pointer),
         cmd::REGISTER_VCPU_TIME_AREA => register_time(vcpu, pointer),
         cmd::GET_RUNSTATE_INFO => {
-            let bytes = shared.runstate.lock().until(time::nanos()).to_bytes();
-            write_bytes(vcpu, pointer, &bytes).map(|()| 0)
+            let runstate = shared.runstate.lock().until(time::nanos());
+            if vcpu.is_64_bit() {
+                write_bytes(vcpu, pointer, &runstate.to_bytes())?;
+            } else {
+                write_bytes(vcpu, pointer, &runstate.to_narrow_bytes())?;
+            }
+            Ok(0)
         }
         cmd::IS_UP => Ok(shared.is_up().into()),
         cmd::INITIALISE => {
@@ -105,7 +115,11 @@ fn register_vcpu_info<H: Vcpu>(vcpu: &Running<H>, index: usize, pointer: u64) ->
 /// The area is given by its linear address, which is translated once: Linux keeps it in memory that never moves.
 /// The clock's place in user space's reach. It never changes, so that it is written once, before the call returns.
 fn register_time<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
-    let address = Argument::<AREA_SIZE>::read(vcpu, pointer)?.u64(0);
+    let address = if vcpu.is_64_bit() {
+        Argument::<AREA_SIZE>::read(vcpu, pointer)?.u64(0)
+    } else {
+        Argument::<4>::read(vcpu, pointer)?.u32(0).into()
+    };
     if address != 0 {
         write_bytes(vcpu, address, &time::vcpu_time().to_bytes())?;
     }
@@ -113,19 +127,24 @@ fn register_time<H: Vcpu>(vcpu: &Running<H>, pointer: u64) -> Outcome {
 }
 
 fn register_runstate<H: Vcpu>(vcpu: &Running<H>, index: usize, pointer: u64) -> Outcome {
-    let address = Argument::<8>::read(vcpu, pointer)?.u64(0);
+    let (address, size) = if vcpu.is_64_bit() {
+        (Argument::<8>::read(vcpu, pointer)?.u64(0), RUNSTATE_SIZE)
+    } else {
+        let address = Argument::<4>::read(vcpu, pointer)?.u32(0);
+        (address.into(), RUNSTATE_SIZE_NARROW)
+    };
     let slot = vcpu.domain.runstate_areas.get(index).ok_or(Errno::NoEnt)?;
     if address == 0 {
         *slot.lock() = None;
         return Ok(0);
     }
-    let first_length = (PAGE_SIZE - (address as usize & (PAGE_SIZE - 1))).min(RUNSTATE_SIZE);
+    let first_length = (PAGE_SIZE - (address as usize & (PAGE_SIZE - 1))).min(size);
     let translate = |linear: u64| {
         guest::translate(vcpu, GuestLinear(linear), Access::SUPERVISOR_WRITE)
             .map_err(|_| Errno::Fault)
     };
     let first = translate(address)?;
-    let rest = RUNSTATE_SIZE - first_length;
+    let rest = size - first_length;
     let second = if rest > 0 {
         translate(address.wrapping_add(first_length as u64))?
     } else {

@@ -5,6 +5,8 @@ use core::sync::atomic::AtomicU64;
 use oxen_abi::Errno;
 use oxen_abi::version::{CAPABILITIES, VERSION, cmd, feature};
 
+use oxen_core::hypercall::Caller;
+
 use super::arguments::{Argument, write_bytes};
 use super::{Arguments, Outcome, unknown_operation};
 use crate::vcpu::Running;
@@ -28,7 +30,12 @@ pub fn xen_version<H: Vcpu>(
         cmd::CAPABILITIES => text::<H, 1024>(vcpu, argument, CAPABILITIES),
         cmd::CHANGESET => text::<H, 64>(vcpu, argument, env!("CARGO_PKG_VERSION")),
         cmd::PLATFORM_PARAMETERS => {
-            write_bytes(vcpu, argument, &0xFFFF_8000_0000_0000u64.to_le_bytes())?;
+            // Where Xen is in a PV guest's address space: 32-bit HVM guests are told 0.
+            if vcpu.is_64_bit() {
+                write_bytes(vcpu, argument, &0xFFFF_8000_0000_0000u64.to_le_bytes())?;
+            } else {
+                write_bytes(vcpu, argument, &0u32.to_le_bytes())?;
+            }
             Ok(0)
         }
         cmd::GET_FEATURES => get_features(vcpu, argument),

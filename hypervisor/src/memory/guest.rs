@@ -239,3 +239,14 @@ fn each_page<H: Vcpu>(
     }
     Ok(())
 }
+
+/// The four page-directory pointers that CR3 names in PAE mode; 0 where there is no RAM.
+pub fn directories(domain: &Domain, cr3: u64) -> [u64; 4] {
+    const TABLE: u64 = 0xFFFF_FFE0;
+    let view = View::new(domain);
+    let first = cr3 & TABLE;
+    core::array::from_fn(|index| {
+        view.read_u64(GuestPhys(first + 8 * index as u64))
+            .unwrap_or(0)
+    })
+}

@@ -2,6 +2,7 @@
 //! with relaxed MSRs reads 0 there instead.
 
 use oxen_core::apic::GeneralProtection;
+use oxen_core::context::mtrr;
 
 use super::exits::skip;
 use super::{Running, interrupts};
@@ -13,11 +14,11 @@ use crate::virt::{Gprs, Vcpu};
 #[derive(Clone, Debug)]
 pub struct Kept {
     /// Default memory type, MSR 0x2FF.
-    mtrr_default: u64,
+    pub mtrr_default: u64,
     /// Variable ranges, MSRs 0x200–0x20F.
-    mtrr_variable: [u64; 16],
+    pub mtrr_variable: [u64; 16],
     /// Fixed ranges in the order of [`MTRR_FIXED`].
-    mtrr_fixed: [u64; 11],
+    pub mtrr_fixed: [u64; 11],
     misc_enable: u64,
 }
 
@@ -131,7 +132,7 @@ impl<H: Vcpu> Table<H> {
         entry(0x17, 0x17, zero, refuse_write),
         entry(0x3A, 0x3A, |_, _| Ok(1), refuse_write),
         entry(0x8B, 0x8B, zero, ignore),
-        entry(0xFE, 0xFE, |_, _| Ok(0x508), refuse_write),
+        entry(0xFE, 0xFE, |_, _| Ok(mtrr::CAPABILITIES), refuse_write),
         entry(
             0x1A0,
             0x1A0,

@@ -187,7 +187,7 @@ fn look<H: Vcpu>(vcpu: &mut Running<H>) {
 
 /// Obeys INIT and start-up interrupts, and what `vcpu_op` asked for.
 fn control<H: Vcpu>(vcpu: &mut Running<H>) {
-    snapshot::answer(vcpu);
+    snapshot::attend(vcpu);
     if !vcpu.shared().control_waits() {
         return;
     }

@@ -45,7 +45,7 @@ pub struct VcpuShared {
     handle: Once<Handle>,
     /// Why it left guest mode, and how often.
     pub exits: Counters,
-    /// Its registers for the control domain.
+    /// Its state for the control domain, and from it.
     pub snapshot: Snapshot,
     nmi: AtomicBool,
     start_up: StartUp,
@@ -148,11 +148,11 @@ impl VcpuShared {
     }
 
     /// Makes it ready if it waits. One whose domain may not run, or that is down, stays where it is: it looks when that ends.
-    /// If somebody waits for its registers, it comes to a CPU all the same, which sees that it may not run.
+    /// If somebody waits for its state, it comes to a CPU all the same, which sees that it may not run.
     fn wake(&self) {
         let may_run = self.life.may_run();
         let has_cause = may_run && (self.is_up() || self.control_waits());
-        if !has_cause && !self.are_registers_wanted() {
+        if !has_cause && !self.is_state_wanted() {
             return;
         }
         let Some(handle) = self.handle.get() else {
@@ -242,9 +242,11 @@ impl VcpuShared {
         self.start_up.take()
     }
 
-    /// Whether INIT, a start-up interrupt or a switch waits.
+    /// Whether INIT, a start-up interrupt, a switch or state to load waits.
     pub fn control_waits(&self) -> bool {
-        self.start_up.waits() || self.switch.load(Ordering::Acquire) != SWITCH_NONE
+        self.start_up.waits()
+            || self.switch.load(Ordering::Acquire) != SWITCH_NONE
+            || self.has_given_state()
     }
 
     /// Posts a switch; the last one counts.

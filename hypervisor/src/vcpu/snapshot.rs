@@ -1,115 +1,201 @@
-//! A vCPU's registers for the control domain: asked for by any CPU, taken by the one on which it is loaded.
+//! A vCPU's state for the control domain, and state that it gives: asked for and given by any CPU, taken and loaded by the one on
+//! which the vCPU is loaded, outside of the guest.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use oxen_abi::domctl::context as record;
+use oxen_core::context::lapic;
+use oxen_core::context::{Cpu, Event, Extended, Mtrr, VcpuContext};
+use oxen_core::registers::reset;
 use spin::Mutex;
 
 use super::{Running, VcpuShared, Wait};
-use crate::time;
-use crate::virt::{Gprs, Vcpu};
+use crate::cpu::debug_registers;
+use crate::virt::{Exception, Vcpu};
 
-/// An `hvm_hw_cpu` (`public/arch-x86/hvm/save.h`). Floating-point state is not in it, and its flags say so.
-pub type Record = [u8; record::CPU_SIZE];
+/// What there is to be known of a vCPU.
+pub struct Saved {
+    /// Registers, of one that has been started.
+    pub cpu: Option<Box<Cpu>>,
+    /// A CPU_XSAVE record; empty on a CPU without XSAVE.
+    pub extended: Vec<u8>,
+    /// APIC base MSR.
+    pub apic_base: u64,
+    /// The local APIC's registers.
+    pub apic_registers: Box<[u8; lapic::REGISTERS]>,
+    /// Memory types.
+    pub mtrr: Mtrr,
+}
 
-/// A vCPU's place for the question and the answer.
+/// A vCPU's place for the question and the answer, and for state that it is to take.
 #[derive(Default)]
 pub struct Snapshot {
     wanted: AtomicBool,
-    taken: Mutex<Option<Box<Record>>>,
+    taken: Mutex<Option<Box<Saved>>>,
+    given: Mutex<Option<Box<VcpuContext>>>,
+    is_given: AtomicBool,
 }
 
 impl VcpuShared {
-    /// The registers, if they have been taken since [`VcpuShared::want_registers`].
-    pub fn take_registers(&self) -> Option<Box<Record>> {
+    /// The state, if it has been taken since [`VcpuShared::want_state`].
+    pub fn take_state(&self) -> Option<Box<Saved>> {
         self.snapshot.taken.lock().take()
     }
 
-    /// Whether they have been.
-    pub fn has_registers(&self) -> bool {
+    /// Whether it has been.
+    pub fn has_state(&self) -> bool {
         self.snapshot.taken.lock().is_some()
     }
 
-    /// Asks for the registers: the CPU that runs the vCPU, or the one where it is woken for that, paused or not.
-    pub fn want_registers(&self) {
+    /// Asks for the state: the CPU that runs the vCPU, or the one where it is woken for that, paused or not.
+    pub fn want_state(&self) {
         if !self.snapshot.wanted.swap(true, Ordering::AcqRel) {
             self.kick();
         }
     }
 
-    /// Whether somebody waits for the registers.
-    pub fn are_registers_wanted(&self) -> bool {
+    /// Whether somebody waits for the state.
+    pub fn is_state_wanted(&self) -> bool {
         self.snapshot.wanted.load(Ordering::Acquire)
+    }
+
+    /// Gives the vCPU of a domain that rests state to go on with, on top of what it has been given and has not loaded yet.
+    pub fn give_state(&self, context: VcpuContext) {
+        let has_registers = context.cpu.is_some();
+        {
+            let mut given = self.snapshot.given.lock();
+            match &mut *given {
+                Some(before) => before.merge(context),
+                None => *given = Some(Box::new(context)),
+            }
+            self.snapshot.is_given.store(true, Ordering::Release);
+        }
+        // What was taken before is old.
+        self.snapshot.taken.lock().take();
+        self.set_up(has_registers);
+        self.kick();
+    }
+
+    /// Whether there is such state.
+    pub fn has_given_state(&self) -> bool {
+        self.snapshot.is_given.load(Ordering::Acquire)
+    }
+
+    fn take_given_state(&self) -> Option<Box<VcpuContext>> {
+        let mut given = self.snapshot.given.lock();
+        self.snapshot.is_given.store(false, Ordering::Release);
+        given.take()
     }
 }
 
-/// Answers, if somebody has asked. Called by the CPU on which the vCPU is loaded, outside of the guest.
-pub fn answer<H: Vcpu>(vcpu: &mut Running<H>) {
+/// Loads what was given, and answers if somebody has asked. Called by the CPU on which the vCPU is loaded, outside of the guest.
+pub fn attend<H: Vcpu>(vcpu: &mut Running<H>) {
+    if vcpu.shared().has_given_state()
+        && let Some(context) = vcpu.shared().take_given_state()
+    {
+        load(vcpu, *context);
+    }
     if !vcpu.shared().snapshot.wanted.load(Ordering::Relaxed) {
         return;
     }
-    let record = take(vcpu);
+    let saved = take(vcpu);
     let place = &vcpu.shared().snapshot;
-    *place.taken.lock() = Some(record);
+    *place.taken.lock() = Some(Box::new(saved));
     place.wanted.store(false, Ordering::Release);
 }
 
-fn take<H: Vcpu>(vcpu: &mut Running<H>) -> Box<Record> {
-    /// The record's order of general-purpose registers, by x86 encoding.
-    const ORDER: [usize; 16] = [0, 3, 1, 2, 5, 6, 7, 4, 8, 9, 10, 11, 12, 13, 14, 15];
-    const RSP: usize = 4;
-    let mut bytes = Box::new([0; record::CPU_SIZE]);
+fn take<H: Vcpu>(vcpu: &mut Running<H>) -> Saved {
     // One that has not started has no registers yet, but for what it will start with.
-    if vcpu.wait == Wait::Down && !vcpu.shared().is_initialised() {
-        return bytes;
+    let is_started = vcpu.wait != Wait::Down || vcpu.shared().is_initialised();
+    let registers = is_started.then(|| {
+        let mut registers = vcpu.hardware.registers(&vcpu.gprs);
+        registers.debug = debug_registers::save();
+        registers
+    });
+    let event = vcpu
+        .hardware
+        .queued_event()
+        .and_then(|(bits, code)| Event::from_bits(bits, code));
+    let cpu = registers.map(|registers| {
+        Box::new(Cpu {
+            registers,
+            legacy: Some(vcpu.fpu.legacy()),
+            event,
+        })
+    });
+    let kept = &vcpu.kept;
+    let mtrr = Mtrr {
+        pat: registers.map_or(reset::PAT, |registers| registers.pat),
+        variable: kept.mtrr_variable,
+        fixed: kept.mtrr_fixed,
+        default: kept.mtrr_default,
+    };
+    vcpu.domain.vcpus[vcpu.index]
+        .posted
+        .drain_into(&mut vcpu.apic);
+    if !vcpu.hardware.delivers_interrupts() {
+        vcpu.apic.set_tpr(vcpu.hardware.task_priority());
     }
-    let mut put = |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    let registers = vcpu.hardware.registers();
-    let mut general: Gprs = vcpu.gprs;
-    general.0[RSP] = registers.rsp;
-    for (index, register) in ORDER.into_iter().enumerate() {
-        put(record::GENERAL + 8 * index, general.0[register]);
+    Saved {
+        cpu,
+        extended: vcpu.fpu.record(),
+        apic_base: vcpu.apic.apic_base(),
+        apic_registers: Box::new(vcpu.apic.registers()),
+        mtrr,
     }
-    for (index, value) in vcpu.debug_registers.into_iter().enumerate() {
-        put(record::DR0 + 8 * index, value);
+}
+
+/// What the vCPU was about to do, or to wait for, is over.
+fn load<H: Vcpu>(vcpu: &mut Running<H>, context: VcpuContext) {
+    vcpu.start = None;
+    vcpu.yields = false;
+    let shared = vcpu.shared();
+    shared.take_start_up();
+    shared.take_switch();
+    shared.take_context();
+    shared.poll_deadline.clear();
+    vcpu.domain.events.end_poll(shared.id);
+    match &context.cpu {
+        Some(cpu) => load_cpu(vcpu, cpu, &context),
+        None => vcpu.wait = Wait::Down,
     }
-    for (at, value) in [
-        (record::RIP, registers.rip),
-        (record::RFLAGS, registers.rflags),
-        (record::CR0, registers.cr0),
-        (record::CR2, registers.cr2),
-        (record::CR3, registers.cr3),
-        (record::CR4, registers.cr4),
-        (record::DR6, registers.dr6),
-        (record::DR7, registers.dr7),
-        (record::GDTR_BASE, registers.gdtr.base),
-        (record::IDTR_BASE, registers.idtr.base),
-        (record::SYSENTER, registers.sysenter[0]),
-        (record::SYSENTER + 8, registers.sysenter[1]),
-        (record::SYSENTER + 16, registers.sysenter[2]),
-        (record::SHADOW_GS, registers.kernel_gs_base),
-        (record::LSTAR, registers.lstar),
-        (record::STAR, registers.star),
-        (record::CSTAR, registers.cstar),
-        (record::SYSCALL_MASK, registers.syscall_mask),
-        (record::EFER, registers.efer),
-        (record::TSC_AUX, registers.tsc_aux),
-        (record::TSC, time::ticks()),
-    ] {
-        put(at, value);
+    if let Some(Extended { xcr0, area }) = &context.extended {
+        vcpu.fpu.replace(*xcr0, area);
     }
-    for (index, segment) in registers.segments.iter().enumerate() {
-        put(record::BASES + 8 * index, segment.base);
+    if let Some(mtrr) = &context.mtrr {
+        let kept = &mut vcpu.kept;
+        kept.mtrr_variable = mtrr.variable;
+        kept.mtrr_fixed = mtrr.fixed;
+        kept.mtrr_default = mtrr.default;
     }
-    let mut put = |at: usize, value: u32| bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    for (index, segment) in registers.segments.iter().enumerate() {
-        let rights = segment.attributes & 0xFF | segment.attributes >> 4 & 0xF00;
-        put(record::SELECTORS + 4 * index, segment.selector.into());
-        put(record::LIMITS + 4 * index, segment.limit);
-        put(record::RIGHTS + 4 * index, rights);
+    let registers = context.apic_registers.as_deref();
+    if context.apic_base.is_some() || registers.is_some() {
+        vcpu.apic.load(context.apic_base, registers);
     }
-    put(record::GDTR_LIMIT, registers.gdtr.limit);
-    put(record::IDTR_LIMIT, registers.idtr.limit);
-    bytes
+    if context.cpu.is_some() {
+        vcpu.hardware.set_apic_mode(vcpu.apic.mode());
+        vcpu.hardware.set_task_priority(vcpu.apic.tpr(), None);
+    }
+    *vcpu.shared().identity.lock() = vcpu.apic.identity();
+}
+
+fn load_cpu<H: Vcpu>(vcpu: &mut Running<H>, cpu: &Cpu, context: &VcpuContext) {
+    let mut registers = cpu.registers;
+    if let Some(mtrr) = &context.mtrr {
+        registers.pat = mtrr.pat;
+    }
+    vcpu.hardware.set_registers(&mut vcpu.gprs, &registers);
+    vcpu.hardware.set_msrs(&registers.msrs);
+    debug_registers::load(&registers.debug);
+    match cpu.event {
+        Some(Event::Interrupt(vector)) => vcpu.hardware.inject_interrupt(vector),
+        Some(Event::Nmi) => vcpu.hardware.inject_nmi(),
+        Some(Event::Exception(vector, error_code)) => {
+            vcpu.hardware.raise(Exception { vector, error_code });
+        }
+        None => {}
+    }
+    vcpu.fpu.replace_legacy(cpu.legacy.as_ref());
+    vcpu.wait = Wait::Ready;
 }

@@ -3,7 +3,6 @@
 //! Above this module there are exits, intercepts, injected events and guest registers; VMCS fields and VMCB offsets
 //! stay below it. Dispatch is static: the boot CPU chooses the backend once, and the vCPU loop is compiled for each.
 
-pub mod registers;
 pub mod svm;
 pub mod vmx;
 
@@ -14,7 +13,8 @@ use alloc::string::String;
 use oxen_core::address::{GuestPhys, HostPhys, Mfn};
 use oxen_core::apic::local::Mode;
 use oxen_core::id::CpuId;
-pub use oxen_core::start::{Segment, StartRegisters};
+pub use oxen_core::registers::{Msrs, Registers, Segment};
+pub use oxen_core::start::StartRegisters;
 
 /// Guest general-purpose registers, indexed by their x86 encoding. Slot 4 (RSP) is not kept here: the hardware saves
 /// it, see [`Vcpu::rsp`].
@@ -250,8 +250,17 @@ pub trait Vcpu: Send + 'static {
     /// Lets go of the CPU, so that another can take its place, here or elsewhere.
     fn unload(&mut self);
 
-    /// Sets the given registers, and all others as after INIT.
-    fn start(&mut self, gprs: &mut Gprs, start: &StartRegisters);
+    /// Sets the given registers, and all others but MSRs as after INIT.
+    fn start(&mut self, gprs: &mut Gprs, start: &StartRegisters) {
+        self.set_registers(gprs, &start.into());
+    }
+
+    /// Sets all registers but those of [`Vcpu::set_msrs`] and the breakpoints; no event waits for entry then. Those that no CPU
+    /// enters with have been refused (`oxen_core::context::check`).
+    fn set_registers(&mut self, gprs: &mut Gprs, registers: &Registers);
+
+    /// Sets the MSRs that INIT leaves alone.
+    fn set_msrs(&mut self, msrs: &Msrs);
 
     /// Runs the guest until something needs the hypervisor.
     fn enter(&mut self, gprs: &mut Gprs) -> Exit;
@@ -266,8 +275,8 @@ pub trait Vcpu: Send + 'static {
     fn rflags(&self) -> u64;
     /// Sets the flags.
     fn set_rflags(&mut self, rflags: u64);
-    /// All registers but the general-purpose ones.
-    fn registers(&mut self) -> registers::Registers;
+    /// All registers but the breakpoints, the general-purpose ones from `gprs`.
+    fn registers(&mut self, gprs: &Gprs) -> Registers;
     /// Control registers and EFER.
     fn system(&self) -> SystemRegisters;
     /// Sets CR2, before a page fault is raised.
@@ -291,6 +300,8 @@ pub trait Vcpu: Send + 'static {
     fn inject_interrupt(&mut self, vector: u8);
     /// Delivers an NMI at the next entry; only when [`Vcpu::can_nmi`].
     fn inject_nmi(&mut self);
+    /// The event that waits for the next entry, in the form that both vendors share, and its error code.
+    fn queued_event(&self) -> Option<(u32, u32)>;
     /// Whether the guest can take an external interrupt now: IF set, no shadow, no other event waiting for entry.
     fn can_interrupt(&self) -> bool;
     /// Whether IF is set and no shadow holds, whatever waits for entry.

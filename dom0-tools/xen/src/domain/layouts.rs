@@ -145,3 +145,24 @@ pub struct InfoList {
     pub pad2: u32,
 }
 layout!(InfoList, 24, max = 4, buffer = 8, count = 16);
+
+/// `xen_domctl_hvmcontext_partial`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct HvmContextPartial {
+    pub kind: u32,
+    pub instance: u32,
+    pub size: u64,
+    pub buffer: u64,
+}
+layout!(HvmContextPartial, 24, instance = 4, size = 8, buffer = 16);
+
+/// `xen_domctl_vcpucontext`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct VcpuContext {
+    pub vcpu: u32,
+    pub pad: u32,
+    pub buffer: u64,
+}
+layout!(VcpuContext, 16, buffer = 8);

@@ -10,8 +10,8 @@ use std::io;
 pub use info::{DomainFlags, DomainInfo, ShutdownReason, info, list};
 pub use policy::{CpuidLeaf, cpu_policy, set_cpu_policy};
 pub use vcpu::{
-    Affinity, Credit2, VcpuInfo, credit2, get_hvm_context, send_trigger, set_credit2,
-    set_hvm_context, set_vcpu_affinity, vcpu_affinity, vcpu_info,
+    Affinity, Credit2, VcpuInfo, credit2, get_hvm_context, get_hvm_context_partial, send_trigger,
+    set_credit2, set_hvm_context, set_vcpu_affinity, vcpu_affinity, vcpu_context, vcpu_info,
 };
 
 use crate::control::{domctl, domctl_plain};

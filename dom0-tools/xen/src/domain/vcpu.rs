@@ -2,18 +2,24 @@
 
 use std::io;
 
-use super::layouts::{Affinity as RawAffinity, HvmContext, Scheduler, Trigger, Vcpu};
+use super::layouts::{
+    Affinity as RawAffinity, HvmContext, HvmContextPartial, Scheduler, Trigger, Vcpu, VcpuContext,
+};
 use crate::control::{Bitmap, domctl};
 use crate::cpu_map::CpuMap;
 use crate::privcmd::{HypercallBuffer, Privcmd};
 
 const SET_AFFINITY: u32 = 9;
+const GET_VCPU_CONTEXT: u32 = 13;
 const GET_VCPU_INFO: u32 = 14;
 const SCHEDULER_OP: u32 = 16;
 const GET_AFFINITY: u32 = 25;
 const SEND_TRIGGER: u32 = 28;
 const GET_HVM_CONTEXT: u32 = 33;
 const SET_HVM_CONTEXT: u32 = 34;
+const GET_HVM_CONTEXT_PARTIAL: u32 = 55;
+/// Bytes of a `vcpu_guest_context`.
+const VCPU_CONTEXT_SIZE: usize = 5168;
 const AFFINITY_HARD: u32 = 1;
 const AFFINITY_SOFT: u32 = 2;
 /// `XEN_SCHEDULER_CREDIT2`.
@@ -217,4 +223,49 @@ pub fn set_hvm_context(xen: &Privcmd, domid: u16, bytes: &[u8]) -> io::Result<()
         buffer: buffer.address(),
     };
     domctl(xen, SET_HVM_CONTEXT, domid, operation).map(|_| ())
+}
+
+/// One save record of a vCPU, without its descriptor.
+///
+/// # Errors
+/// EINVAL: no such kind of record. ENOENT: no such vCPU. ENODATA: registers of a vCPU that is down.
+pub fn get_hvm_context_partial(
+    xen: &Privcmd,
+    domid: u16,
+    kind: u32,
+    vcpu: u32,
+) -> io::Result<Vec<u8>> {
+    let question = HvmContextPartial {
+        kind,
+        instance: vcpu,
+        ..HvmContextPartial::default()
+    };
+    let (_, needed) = domctl(xen, GET_HVM_CONTEXT_PARTIAL, domid, question)?;
+    let size = u32::try_from(needed.size).map_err(|_| io::ErrorKind::InvalidData)?;
+    if size > LARGEST_CONTEXT {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let buffer = xen.buffer(size as usize)?;
+    let operation = HvmContextPartial {
+        size: size.into(),
+        buffer: buffer.address(),
+        ..question
+    };
+    domctl(xen, GET_HVM_CONTEXT_PARTIAL, domid, operation)?;
+    Ok(buffer.to_vec(size as usize))
+}
+
+/// A vCPU's registers as a `vcpu_guest_context`.
+///
+/// # Errors
+/// EINVAL: no such vCPU. ENODATA: it was never started.
+pub fn vcpu_context(xen: &Privcmd, domid: u16, vcpu: u32) -> io::Result<Vec<u8>> {
+    let buffer = xen.buffer(VCPU_CONTEXT_SIZE)?;
+    let operation = VcpuContext {
+        vcpu,
+        pad: 0,
+        buffer: buffer.address(),
+    };
+    domctl(xen, GET_VCPU_CONTEXT, domid, operation)?;
+    Ok(buffer.to_vec(VCPU_CONTEXT_SIZE))
 }

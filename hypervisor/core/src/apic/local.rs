@@ -6,6 +6,7 @@
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Delivery, Destination, Effect, GeneralProtection, Ipi, Trigger};
+use crate::context;
 use crate::guest_page::GuestPage;
 
 /// Register offsets in the page.
@@ -127,6 +128,33 @@ impl LocalApic {
             self.set(offset, LVT_MASKED);
         }
         self.set_identity();
+    }
+
+    /// The registers as they lie in the page.
+    pub fn registers(&self) -> [u8; context::lapic::REGISTERS] {
+        let mut bytes = [0; context::lapic::REGISTERS];
+        self.page.read(0, &mut bytes);
+        bytes
+    }
+
+    /// Takes over the mode of a saved APIC base MSR, and saved registers, both checked. The ID stays.
+    pub fn load(&mut self, base: Option<u64>, registers: Option<&[u8; context::lapic::REGISTERS]>) {
+        if let Some(base) = base {
+            self.base = base & !BASE_BSP | self.base & BASE_BSP;
+        }
+        if let Some(registers) = registers {
+            self.page.write(0, registers);
+            self.set(register::VERSION, VERSION_VALUE);
+            self.set(register::ESR, 0);
+        }
+        let logical = self.get(register::LDR);
+        self.set_identity();
+        if !self.is_x2apic() {
+            self.set(register::LDR, logical & 0xFF00_0000);
+            self.set(register::DFR, self.get(register::DFR) | 0x0FFF_FFFF);
+        }
+        self.maybe_requested = true;
+        self.modes_changed = true;
     }
 
     /// The APIC base MSR.
@@ -594,6 +622,28 @@ mod tests {
         };
         assert_eq!(apic.written(register::ICR_LOW), Effect::Ipi(ipi));
         assert_eq!(apic.mode(), Mode::Page);
+    }
+
+    #[test]
+    fn saved_state_comes_back_but_for_the_identity() {
+        let mut from = enabled();
+        from.accept(0x52, Trigger::Level);
+        from.accept(0x61, Trigger::Edge);
+        from.begin_service(0x61);
+        from.set_tpr(0x20);
+        from.write_mmio(register::LDR, 0xFF12_3456);
+        let (base, registers) = (from.apic_base(), from.registers());
+        let mut to = LocalApic::new(leaked_page(), 5, true);
+        to.load(Some(base), Some(&registers));
+        assert_eq!((to.id(), to.read_mmio(register::ID)), (5, 5 << 24));
+        assert_eq!(to.apic_base(), base | BASE_BSP);
+        assert_eq!(to.highest_requested(), Some(0x52));
+        assert_eq!((to.tpr(), to.ppr()), (0x20, 0x60));
+        assert_eq!(to.read_mmio(register::LDR), 0xFF00_0000);
+        assert_eq!(to.changed_modes(), Some([0, 0, 1 << 0x12, 0, 0, 0, 0, 0]));
+        to.load(Some(base | BASE_X2APIC), None);
+        assert_eq!(to.read_msr(0x802), Ok(5));
+        assert_eq!(to.read_msr(0x80D), Ok(1 << 5));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! How events are shown to the domain: by the 2-level ABI, or by the FIFO one once it has asked for it.
 
 use oxen_abi::Errno;
-use oxen_abi::event_channel::{TWO_LEVEL_PORTS, fifo};
+use oxen_abi::event_channel::fifo;
 
 use super::fifo::Fifo;
-use super::two_level::{self, VcpuInfo};
+use super::two_level::{Layout, Shared, VcpuInfo};
 use crate::guest_page::GuestPage;
 use crate::id::{Port, VcpuId};
 
@@ -21,7 +21,7 @@ pub enum Change {
 
 /// The ABI in use, and its state.
 pub struct Abi {
-    shared_info: GuestPage,
+    shared: Shared,
     fifo: Option<Fifo>,
 }
 
@@ -29,16 +29,29 @@ impl Abi {
     /// Domains begin with the 2-level ABI.
     pub const fn two_level(shared_info: GuestPage) -> Self {
         Self {
-            shared_info,
+            shared: Shared {
+                page: shared_info,
+                layout: Layout::Wide,
+            },
             fifo: None,
         }
+    }
+
+    /// The layout of what is shared.
+    pub const fn layout(&self) -> Layout {
+        self.shared.layout
+    }
+
+    /// Sets it. What is pending already is not moved.
+    pub const fn set_layout(&mut self, layout: Layout) {
+        self.shared.layout = layout;
     }
 
     /// Port numbers that the ABI has, of which 0 is not used.
     pub const fn ports(&self) -> u32 {
         match self.fifo {
             Some(_) => fifo::PORTS,
-            None => TWO_LEVEL_PORTS,
+            None => self.shared.layout.ports(),
         }
     }
 
@@ -50,7 +63,7 @@ impl Abi {
     /// Changes to the FIFO ABI. Events of the given open ports that the guest has not taken go with them.
     pub fn use_fifo(&mut self, mut fifo: Fifo, open: impl Iterator<Item = Port>) {
         for port in open {
-            if two_level::clear_pending(&self.shared_info, port) {
+            if self.shared.clear_pending(port) {
                 fifo.hold(port);
             }
         }
@@ -74,7 +87,7 @@ impl Abi {
     pub fn set_pending(&mut self, port: Port, vcpu: VcpuId, info: &VcpuInfo) -> Change {
         match &mut self.fifo {
             Some(fifo) => fifo.set_pending(port, vcpu, info),
-            None => two_level::set_pending(&self.shared_info, info, port),
+            None => self.shared.set_pending(info, port),
         }
     }
 
@@ -82,7 +95,7 @@ impl Abi {
     pub fn unmask(&mut self, port: Port, vcpu: VcpuId, info: &VcpuInfo) -> bool {
         match &mut self.fifo {
             Some(fifo) => fifo.unmask(port, vcpu, info),
-            None => two_level::unmask(&self.shared_info, info, port),
+            None => self.shared.unmask(info, port),
         }
     }
 
@@ -90,7 +103,7 @@ impl Abi {
     pub fn is_pending(&self, port: Port) -> bool {
         match &self.fifo {
             Some(fifo) => fifo.is_pending(port),
-            None => two_level::is_pending(&self.shared_info, port),
+            None => self.shared.is_pending(port),
         }
     }
 
@@ -98,7 +111,7 @@ impl Abi {
     pub fn is_masked(&self, port: Port) -> bool {
         match &self.fifo {
             Some(fifo) => fifo.is_masked(port),
-            None => two_level::is_masked(&self.shared_info, port),
+            None => self.shared.is_masked(port),
         }
     }
 
@@ -107,7 +120,7 @@ impl Abi {
         match &mut self.fifo {
             Some(fifo) => fifo.closed(port),
             None => {
-                two_level::clear_pending(&self.shared_info, port);
+                self.shared.clear_pending(port);
             }
         }
     }

@@ -28,7 +28,7 @@ use abi::Abi;
 pub use channel::{Channel, Status};
 use poll::Poll;
 use table::Table;
-pub use two_level::VcpuInfo;
+pub use two_level::{Layout, VcpuInfo};
 
 /// What the machine must do when an event has been made visible to a vCPU.
 pub trait Notify {
@@ -101,6 +101,12 @@ impl EventChannels {
         self.table.lock().set_limit(limit);
     }
 
+    /// Sets the layout of the shared page and of what vCPUs have in it, by the mode that the guest is in when it turns to us. What
+    /// is pending already is not moved, as in Xen.
+    pub fn set_layout(&self, layout: Layout) {
+        self.table.lock().abi.set_layout(layout);
+    }
+
     /// Where a vCPU's `vcpu_info` lies now.
     pub fn vcpu_info(&self, vcpu: VcpuId) -> Option<VcpuInfo> {
         self.vcpus.get(vcpu.index()).map(|events| *events.info())
@@ -119,11 +125,13 @@ impl EventChannels {
     ) -> Result<(), Errno> {
         let events = self.vcpus.get(vcpu.index()).ok_or(Errno::NoEnt)?;
         // Keeps senders away while the structure is in between.
-        let _senders = self.table.lock();
+        let senders = self.table.lock();
         if events.registered.is_completed() {
             return Err(Errno::Inval);
         }
-        let moved = events.legacy.copied_to(page, offset)?;
+        let moved = events
+            .legacy
+            .copied_to(page, offset, senders.abi.layout())?;
         events.registered.call_once(|| moved);
         // Everything may be pending at the new place: the guest looks once more than it must.
         notify.notify(vcpu);

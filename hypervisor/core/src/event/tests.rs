@@ -63,6 +63,45 @@ fn a_masked_event_waits_for_the_unmask() {
 }
 
 #[test]
+fn a_32_bit_guest_finds_its_events_in_its_own_layout() {
+    const MASKS: usize = 2176;
+    const SELECTOR: usize = 4;
+    let (events, page) = domain(1);
+    events.set_layout(Layout::Narrow);
+    let log = Log::default();
+    let ports: Vec<Port> = (0..40)
+        .map(|_| events.bind_ipi(VcpuId(1)).expect("a free port"))
+        .collect();
+    let last = ports[39];
+    assert_eq!(last, Port(40));
+    let masks = page.u32(MASKS + 4);
+    masks.store(1 << 8, Ordering::Relaxed);
+    assert_eq!(events.send(last, &log), Ok(None));
+    assert!(log.take().is_empty());
+    let pending = page.u32(2048 + 4).load(Ordering::Relaxed);
+    assert_eq!((pending, events.is_masked(last)), (1 << 8, true));
+    assert_eq!(events.unmask(last, &log), Ok(()));
+    assert_eq!(
+        (log.take(), masks.load(Ordering::Relaxed)),
+        (vec![VcpuId(1)], 0)
+    );
+    let selector = page.u32(64 + SELECTOR).load(Ordering::Relaxed);
+    assert_eq!(selector, 1 << 1, "a bit for each 32 ports");
+    assert_eq!(page.u64(64 + 8).load(Ordering::Relaxed), 0);
+    // A moved one has all of its selector set, and nothing behind it.
+    let place = leaked_page();
+    assert_eq!(
+        events.register_vcpu_info(VcpuId(0), place, 128, &log),
+        Ok(())
+    );
+    assert_eq!(place.u32(128 + SELECTOR).load(Ordering::Relaxed), u32::MAX);
+    assert_eq!(place.u64(128 + 8).load(Ordering::Relaxed), 0);
+    let too_many = (0..1024).find_map(|_| events.bind_ipi(VcpuId(0)).err());
+    assert_eq!(too_many, Some(Errno::NoSpc));
+    assert_eq!(events.bind_ipi(VcpuId(0)), Err(Errno::NoSpc));
+}
+
+#[test]
 fn a_virq_is_bound_once_and_global_ones_only_to_the_first_vcpu() {
     let (events, _) = domain(0);
     let log = Log::default();

@@ -1,6 +1,7 @@
 //! Walks of a guest's own page tables: linear to guest-physical (SDM vol. 3, chapter 4).
 
 use crate::address::{GuestLinear, GuestPhys};
+use crate::registers::{cr0, cr4, efer, rflags};
 
 /// Reads of guest-physical memory, for table entries.
 pub trait GuestPhysRead {
@@ -63,17 +64,6 @@ pub struct PageFault {
     pub error_code: u32,
 }
 
-const CR0_WRITE_PROTECT: u64 = 1 << 16;
-const CR0_PAGING: u64 = 1 << 31;
-const CR4_PSE: u64 = 1 << 4;
-const CR4_PAE: u64 = 1 << 5;
-const CR4_LA57: u64 = 1 << 12;
-const CR4_SMEP: u64 = 1 << 20;
-const CR4_SMAP: u64 = 1 << 21;
-const EFER_LMA: u64 = 1 << 10;
-const EFER_NXE: u64 = 1 << 11;
-const RFLAGS_AC: u64 = 1 << 18;
-
 const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
@@ -100,16 +90,20 @@ pub fn translate(
     linear: GuestLinear,
     access: Access,
 ) -> Result<Translation, PageFault> {
-    if paging.cr0 & CR0_PAGING == 0 {
+    if paging.cr0 & cr0::PAGING == 0 {
         return Ok(Translation {
             address: GuestPhys(linear.0 & 0xFFFF_FFFF),
             page_shift: 32,
         });
     }
-    let (entry, shift, rights) = if paging.efer & EFER_LMA != 0 {
-        let levels = if paging.cr4 & CR4_LA57 != 0 { 5 } else { 4 };
+    let (entry, shift, rights) = if paging.efer & efer::LMA != 0 {
+        let levels = if paging.cr4 & cr4::FIVE_LEVELS != 0 {
+            5
+        } else {
+            4
+        };
         walk_long(memory, paging, linear.0, levels, access)?
-    } else if paging.cr4 & CR4_PAE != 0 {
+    } else if paging.cr4 & cr4::PAE != 0 {
         walk_pae(memory, paging, linear.0 & 0xFFFF_FFFF, access)?
     } else {
         walk_legacy(memory, paging, linear.0 & 0xFFFF_FFFF, access)?
@@ -200,7 +194,7 @@ fn walk_legacy(
             .unwrap_or(0),
     );
     descend(entry, &mut rights, access)?;
-    if entry & LARGE != 0 && paging.cr4 & CR4_PSE != 0 {
+    if entry & LARGE != 0 && paging.cr4 & cr4::PAGE_SIZE != 0 {
         // PSE-36: bits 20:13 are address bits 39:32.
         let base = entry & 0xFFC0_0000 | (entry >> 13 & 0xFF) << 32;
         return Ok((base, 22, rights));
@@ -226,10 +220,10 @@ fn descend(entry: u64, rights: &mut Rights, access: Access) -> Result<(), PageFa
 }
 
 fn check(paging: &Paging, rights: Rights, access: Access) -> Result<(), PageFault> {
-    let no_execute = rights.no_execute && paging.efer & EFER_NXE != 0;
-    let smep = rights.user && !access.user && paging.cr4 & CR4_SMEP != 0;
-    let smap = rights.user && paging.cr4 & CR4_SMAP != 0 && paging.rflags & RFLAGS_AC == 0;
-    let write_protected = access.user || paging.cr0 & CR0_WRITE_PROTECT != 0;
+    let no_execute = rights.no_execute && paging.efer & efer::NO_EXECUTE != 0;
+    let smep = rights.user && !access.user && paging.cr4 & cr4::SMEP != 0;
+    let smap = rights.user && paging.cr4 & cr4::SMAP != 0 && paging.rflags & rflags::ALIGNMENT == 0;
+    let write_protected = access.user || paging.cr0 & cr0::WRITE_PROTECT != 0;
     let refused = (access.user && !rights.user)
         || (access.write && !rights.writable && write_protected)
         || (access.execute && (no_execute || smep))
@@ -270,10 +264,10 @@ mod tests {
     }
 
     const LONG_MODE: Paging = Paging {
-        cr0: CR0_PAGING | CR0_WRITE_PROTECT,
+        cr0: cr0::PAGING | cr0::WRITE_PROTECT,
         cr3: 0x1000,
-        cr4: CR4_PAE,
-        efer: EFER_LMA | EFER_NXE,
+        cr4: cr4::PAE,
+        efer: efer::LMA | efer::NO_EXECUTE,
         rflags: 0,
     };
 
@@ -320,7 +314,7 @@ mod tests {
     fn smap_holds_unless_the_guest_lifted_it() {
         let memory = mapped(0xABC000 | PRESENT | WRITABLE | USER);
         let mut paging = Paging {
-            cr4: CR4_PAE | CR4_SMAP,
+            cr4: cr4::PAE | cr4::SMAP,
             ..LONG_MODE
         };
         assert_eq!(
@@ -332,7 +326,7 @@ mod tests {
             ),
             Err(PageFault { error_code: 1 })
         );
-        paging.rflags = RFLAGS_AC;
+        paging.rflags = rflags::ALIGNMENT;
         assert!(
             translate(
                 &memory,
@@ -348,7 +342,7 @@ mod tests {
     fn read_only_pages_refuse_the_kernel_only_under_write_protect() {
         let memory = mapped(0xABC000 | PRESENT);
         let lax = Paging {
-            cr0: CR0_PAGING,
+            cr0: cr0::PAGING,
             ..LONG_MODE
         };
         assert!(

@@ -1,6 +1,6 @@
 //! Time that vCPUs spend in each run state (`public/vcpu.h`).
 
-use oxen_abi::vcpu::RUNSTATE_SIZE;
+use oxen_abi::vcpu::{RUNSTATE_SIZE, RUNSTATE_SIZE_NARROW};
 
 /// A vCPU's run state, by its number in the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,15 @@ impl Runstate {
         }
         out
     }
+
+    /// The same for a 32-bit guest, which has no padding behind the state.
+    pub fn to_narrow_bytes(&self) -> [u8; RUNSTATE_SIZE_NARROW] {
+        let wide = self.to_bytes();
+        let mut out = [0; RUNSTATE_SIZE_NARROW];
+        out[..4].copy_from_slice(&wide[..4]);
+        out[4..].copy_from_slice(&wide[8..]);
+        out
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +118,8 @@ mod tests {
         assert_eq!(bytes[8..16], 250u64.to_le_bytes());
         assert_eq!(bytes[16..24], 100u64.to_le_bytes());
         assert_eq!(bytes[40..48], 50u64.to_le_bytes());
+        let narrow = runstate.to_narrow_bytes();
+        assert_eq!((&narrow[..4], &narrow[4..]), (&bytes[..4], &bytes[8..]));
         let asked = runstate.until(260).to_bytes();
         assert_eq!(asked[8..16], 250u64.to_le_bytes());
         assert_eq!(asked[32..40], 10u64.to_le_bytes());

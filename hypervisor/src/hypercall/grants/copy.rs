@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use oxen_abi::grant::{Status, copy as layout};
 use oxen_core::address::Gfn;
 use oxen_core::grant;
+use oxen_core::hypercall::Caller;
 use oxen_core::id::{DomainId, GrantRef};
 
 use super::super::Outcome;
@@ -20,19 +21,23 @@ type Element = Argument<{ layout::SIZE }>;
 /// `GNTTABOP_copy`.
 pub fn copy<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
     let stretch = Stretch::begin();
+    let (size, status_at) = if vcpu.is_64_bit() {
+        (layout::SIZE, layout::STATUS)
+    } else {
+        (layout::SIZE_NARROW, layout::STATUS_NARROW)
+    };
     let (mut source, mut destination) = (Kept::new(false), Kept::new(true));
     for index in 0..array.count {
         if index > 0 && stretch.is_over() {
-            return array.go_on(vcpu, index, layout::SIZE);
+            return array.go_on(vcpu, index, size);
         }
-        let element = array.read::<H, { layout::SIZE }>(vcpu, index)?;
+        let place = array.at(index, size);
+        let element = Element::read_either(vcpu, place, layout::NARROW)?;
         let result = copy_one(vcpu, &element, &mut source, &mut destination);
         if result.is_err() {
             (source.side, destination.side) = (None, None);
         }
-        let status = array
-            .at(index, layout::SIZE)
-            .wrapping_add(layout::STATUS as u64);
+        let status = place.wrapping_add(status_at as u64);
         write_bytes(vcpu, status, &encode(result).to_le_bytes())?;
     }
     Ok(0)

@@ -37,7 +37,7 @@ pub fn grant_table_op<H: Vcpu>(
         cmd::MAP_GRANT_REF => map::map(vcpu, &array),
         cmd::UNMAP_GRANT_REF => map::unmap(vcpu, &array),
         cmd::COPY => copy::copy(vcpu, &array),
-        cmd::SETUP_TABLE => table::setup(vcpu, &array),
+        cmd::SETUP_TABLE => table::set_up(vcpu, &array),
         cmd::QUERY_SIZE => table::query_size(vcpu, &array),
         cmd::SET_VERSION => table::set_version(vcpu, &array),
         cmd::GET_VERSION => table::get_version(vcpu, &array),

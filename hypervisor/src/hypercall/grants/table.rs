@@ -1,11 +1,12 @@
 //! The granting side: the table itself.
 
 use oxen_abi::Errno;
-use oxen_abi::grant::Status;
+use oxen_abi::grant::{Status, setup};
+use oxen_core::hypercall::Caller;
 use oxen_core::id::{DomainId, GrantRef};
 
 use super::super::Outcome;
-use super::super::arguments::{target_domain, write_bytes};
+use super::super::arguments::{Argument, target_domain, write_bytes};
 use super::{Array, encode, table_owner};
 use crate::domain::grants::zeroed_frame;
 use crate::domain::registry;
@@ -24,11 +25,12 @@ impl Array {
 }
 
 /// `GNTTABOP_setup_table`: grows the table, and says where the domain has it mapped: a translated one does that itself.
-pub fn setup<H: Vcpu>(vcpu: &Running<H>, array: &Array) -> Outcome {
+pub fn set_up<H: Vcpu>(vcpu: &Running<H>, array: &Array) -> Outcome {
     array.is_one()?;
-    let mut argument = array.read::<H, 24>(vcpu, 0)?;
-    let (count, list) = (argument.u32(4), argument.u64(16));
-    let result = table_owner(vcpu, argument.u16(0)).and_then(|owner| {
+    let argument = Argument::<{ setup::SIZE }>::read_either(vcpu, array.pointer, setup::NARROW)?;
+    let (count, list) = (argument.u32(setup::COUNT), argument.u64(setup::LIST));
+    let width = if vcpu.is_64_bit() { 8 } else { 4 };
+    let result = table_owner(vcpu, argument.u16(setup::DOMAIN)).and_then(|owner| {
         owner
             .grants
             .table()
@@ -36,14 +38,15 @@ pub fn setup<H: Vcpu>(vcpu: &Running<H>, array: &Array) -> Outcome {
             .map_err(|_| Status::GeneralError)?;
         for index in 0..count {
             let place = owner.grants.table().placed_at(index);
-            let number = place.map_or(u64::MAX, |gfn| gfn.0);
-            let at = list.wrapping_add(u64::from(index) * 8);
-            write_bytes(vcpu, at, &number.to_le_bytes()).map_err(|_| Status::BadVirtAddr)?;
+            let number = place.map_or(u64::MAX, |gfn| gfn.0).to_le_bytes();
+            let at = list.wrapping_add(u64::from(index) * width as u64);
+            write_bytes(vcpu, at, &number[..width]).map_err(|_| Status::BadVirtAddr)?;
         }
         Ok(())
     });
-    argument.set_u16(8, encode(result));
-    argument.write(vcpu, array.pointer).map(|()| 0)
+    // At the same place in both layouts.
+    let status = array.pointer.wrapping_add(setup::STATUS as u64);
+    write_bytes(vcpu, status, &encode(result).to_le_bytes()).map(|()| 0)
 }
 
 /// `GNTTABOP_query_size`.

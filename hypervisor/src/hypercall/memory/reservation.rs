@@ -1,8 +1,11 @@
 //! How much memory a domain has: populate, decrease, claim.
 
 use oxen_abi::Errno;
-use oxen_abi::memory::{MAX_ORDER_CONTROL, MAX_ORDER_GUEST, cmd};
+use oxen_abi::memory::{
+    MAX_ORDER_CONTROL, MAX_ORDER_GUEST, RESERVATION_NARROW, RESERVATION_SIZE, cmd,
+};
 use oxen_core::address::{Gfn, Mfn};
+use oxen_core::hypercall::Caller;
 use oxen_core::memory::p2m::{Kind, MapError};
 use oxen_core::memory::ranges::RangeSet;
 
@@ -63,7 +66,8 @@ fn each_extent<H: Vcpu>(
     command: u64,
     operation: Operation,
 ) -> Outcome {
-    let argument = Argument::<32>::read(vcpu, pointer)?;
+    let argument = Argument::<RESERVATION_SIZE>::read_either(vcpu, pointer, RESERVATION_NARROW)?;
+    let width = if vcpu.is_64_bit() { 8 } else { 4 };
     let domain = target_domain(vcpu, argument.u16(24))?;
     let (list, count, order) = (argument.u64(0), argument.u64(8), argument.u32(16));
     let largest = match (vcpu.domain.privileged, domain.id == vcpu.domain.id) {
@@ -71,7 +75,9 @@ fn each_extent<H: Vcpu>(
         (true, true) => MAX_ORDER_CONTROL,
         (false, _) => MAX_ORDER_GUEST,
     };
-    if order > largest || start > count || count >> (64 - cmd::SHIFT) != 0 {
+    // Where a long list goes on must fit into the command, which has the caller's width.
+    let bits = 8 * width as u32 - cmd::SHIFT;
+    if order > largest || start > count || count >> bits != 0 {
         return Err(Errno::Inval);
     }
     let stretch = Stretch::begin();
@@ -82,8 +88,8 @@ fn each_extent<H: Vcpu>(
             return Err(Errno::Restart);
         }
         let mut bytes = [0; 8];
-        let at = list.wrapping_add(extent.wrapping_mul(8));
-        if read_bytes(vcpu, at, &mut bytes).is_err() {
+        let at = list.wrapping_add(extent.wrapping_mul(width as u64));
+        if read_bytes(vcpu, at, &mut bytes[..width]).is_err() {
             return Ok(extent);
         }
         match operation(&domain, Gfn(u64::from_le_bytes(bytes)), order, &stretch) {

@@ -4,15 +4,15 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use oxen_core::address::HostPhys;
+use oxen_core::registers::{Table, cr0, rflags, segment};
 
 use super::asid::Asid;
 use super::vmcb::{PackedSegment, Vmcb, clean, event, intercept_1, intercept_2, virtual_interrupt};
 use super::{Features, Svm, emulation, entry, exit, host_area, missing};
 use crate::cpu::{self, msr};
 use crate::memory::HostPages;
-use crate::virt::registers::{Registers, Table};
 use crate::virt::{
-    Exception, Exit, Gprs, Missing, Segment, SegmentName, StartRegisters, SystemRegisters, Vcpu,
+    Exception, Exit, Gprs, Missing, Msrs, Registers, Segment, SegmentName, SystemRegisters, Vcpu,
     VcpuConfig,
 };
 
@@ -22,8 +22,6 @@ const EFER_LMA: u64 = 1 << 10;
 const EFER_ALLOWED: u64 = 1 | 1 << 8 | EFER_LMA | 1 << 11 | 1 << 14;
 const RFLAGS_INTERRUPT: u64 = 1 << 9;
 const TSC_AUX: u32 = 0xC000_0103;
-/// PAT at reset (APM vol. 2, 7.8.1).
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 
 /// Hardware state of one vCPU.
 pub struct SvmVcpu {
@@ -178,6 +176,18 @@ impl SvmVcpu {
     }
 }
 
+/// The privilege level that goes with registers, which the save area wants told apart.
+const fn privilege(registers: &Registers) -> u8 {
+    const USER: u8 = 3;
+    if registers.rflags & rflags::VIRTUAL_8086 != 0 {
+        USER
+    } else if registers.cr0 & cr0::PROTECTED == 0 {
+        0
+    } else {
+        (registers.segments[segment::SS].attributes >> 5) as u8 & USER
+    }
+}
+
 impl Vcpu for SvmVcpu {
     type Backend = Svm;
 
@@ -203,32 +213,28 @@ impl Vcpu for SvmVcpu {
         self.tsc_aux = msr::read_safe(TSC_AUX).unwrap_or(0);
     }
 
-    fn start(&mut self, gprs: &mut Gprs, start: &StartRegisters) {
+    fn set_registers(&mut self, gprs: &mut Gprs, registers: &Registers) {
         const RSP: usize = 4;
-        gprs.0 = start.general;
-        let save = &mut self.vmcb_mut().save;
-        save.cs = start.code.into();
-        save.ss = start.stack.into();
-        save.es = start.extra.into();
-        (save.ds, save.fs, save.gs) = (start.data.into(), start.data.into(), start.data.into());
-        save.tr = start.task.into();
-        save.ldtr = PackedSegment {
-            selector: 0,
-            attributes: 0x82,
-            limit: 0,
-            base: 0,
-        };
-        save.gdtr = PackedSegment {
-            limit: 0xFFFF,
+        gprs.0 = registers.general;
+        let [cs, ds, es, fs, gs, ss, tr, ldtr] = registers.segments.map(Into::into);
+        let table = |table: Table| PackedSegment {
+            base: table.base,
+            limit: table.limit,
             ..PackedSegment::default()
         };
-        save.idtr = save.gdtr;
-        save.cpl = 0;
-        save.efer = start.efer | EFER_SVME;
-        (save.cr0, save.cr3, save.cr4, save.cr2) = (start.cr0, start.cr3, start.cr4, 0);
-        (save.dr6, save.dr7) = (0xFFFF_0FF0, 0x400);
-        (save.rflags, save.rip, save.rsp) = (start.rflags, start.rip, start.general[RSP]);
-        save.pat = PAT_RESET;
+        let save = &mut self.vmcb_mut().save;
+        (save.cs, save.ds, save.es, save.fs) = (cs, ds, es, fs);
+        (save.gs, save.ss, save.tr, save.ldtr) = (gs, ss, tr, ldtr);
+        (save.gdtr, save.idtr) = (table(registers.gdtr), table(registers.idtr));
+        save.cpl = privilege(registers);
+        save.efer = registers.efer | EFER_SVME;
+        (save.cr0, save.cr2) = (registers.cr0, registers.cr2);
+        (save.cr3, save.cr4) = (registers.cr3, registers.cr4);
+        (save.dr6, save.dr7) = (registers.dr6, registers.dr7);
+        (save.rflags, save.rip) = (registers.rflags, registers.rip);
+        save.rsp = registers.general[RSP];
+        save.pat = registers.pat;
+        [save.sysenter_cs, save.sysenter_esp, save.sysenter_eip] = registers.sysenter;
         let control = &mut self.vmcb_mut().control;
         control.event_injection = 0;
         control.exit_interrupt_info = 0;
@@ -238,6 +244,16 @@ impl Vcpu for SvmVcpu {
         self.dirty = clean::ALL;
         self.set_virtual_interrupt(|_| virtual_interrupt::MASKING, false);
         self.intercept_iret(false);
+    }
+
+    fn set_msrs(&mut self, msrs: &Msrs) {
+        let save = &mut self.vmcb_mut().save;
+        save.kernel_gs_base = msrs.kernel_gs_base;
+        (save.star, save.lstar, save.cstar) = (msrs.star, msrs.lstar, msrs.cstar);
+        save.sfmask = msrs.syscall_mask;
+        self.tsc_aux = msrs.tsc_aux;
+        // SAFETY: as in `load`: the vCPU is loaded.
+        let _ = unsafe { msr::write_safe(TSC_AUX, msrs.tsc_aux) };
     }
 
     fn enter(&mut self, gprs: &mut Gprs) -> Exit {
@@ -289,7 +305,8 @@ impl Vcpu for SvmVcpu {
         self.vmcb_mut().save.rflags = rflags;
     }
 
-    fn registers(&mut self) -> Registers {
+    fn registers(&mut self, gprs: &Gprs) -> Registers {
+        const RSP: usize = 4;
         // The vCPU is loaded, and its guest writes this one itself.
         let tsc_aux = msr::read_safe(TSC_AUX).unwrap_or(self.tsc_aux);
         let save = &self.vmcb().save;
@@ -297,9 +314,11 @@ impl Vcpu for SvmVcpu {
             base: packed.base,
             limit: packed.limit,
         };
+        let mut general = gprs.0;
+        general[RSP] = save.rsp;
         Registers {
+            general,
             rip: save.rip,
-            rsp: save.rsp,
             rflags: save.rflags,
             cr0: save.cr0,
             cr2: save.cr2,
@@ -308,6 +327,7 @@ impl Vcpu for SvmVcpu {
             dr6: save.dr6,
             dr7: save.dr7,
             efer: save.efer & !EFER_SVME,
+            pat: save.pat,
             segments: [
                 save.cs, save.ds, save.es, save.fs, save.gs, save.ss, save.tr, save.ldtr,
             ]
@@ -315,12 +335,15 @@ impl Vcpu for SvmVcpu {
             gdtr: table(save.gdtr),
             idtr: table(save.idtr),
             sysenter: [save.sysenter_cs, save.sysenter_esp, save.sysenter_eip],
-            kernel_gs_base: save.kernel_gs_base,
-            star: save.star,
-            lstar: save.lstar,
-            cstar: save.cstar,
-            syscall_mask: save.sfmask,
-            tsc_aux,
+            msrs: Msrs {
+                kernel_gs_base: save.kernel_gs_base,
+                star: save.star,
+                lstar: save.lstar,
+                cstar: save.cstar,
+                syscall_mask: save.sfmask,
+                tsc_aux,
+            },
+            ..Registers::default()
         }
     }
 
@@ -391,6 +414,11 @@ impl Vcpu for SvmVcpu {
         self.inject(event::NMI | 2);
         self.nmi_blocked = true;
         self.intercept_iret(true);
+    }
+
+    fn queued_event(&self) -> Option<(u32, u32)> {
+        let injection = self.vmcb().control.event_injection;
+        (injection & event::VALID != 0).then_some((injection as u32, (injection >> 32) as u32))
     }
 
     fn can_interrupt(&self) -> bool {

@@ -16,7 +16,7 @@ impl From<Segment> for PackedSegment {
     fn from(segment: Segment) -> Self {
         Self {
             selector: segment.selector,
-            attributes: (segment.attributes & 0xFF | segment.attributes >> 4 & 0xF00) as u16,
+            attributes: segment.packed_attributes() as u16,
             limit: segment.limit,
             base: segment.base,
         }
@@ -25,13 +25,12 @@ impl From<Segment> for PackedSegment {
 
 impl From<PackedSegment> for Segment {
     fn from(packed: PackedSegment) -> Self {
-        let attributes = u32::from(packed.attributes);
-        Self {
-            selector: packed.selector,
-            attributes: attributes & 0xFF | (attributes & 0xF00) << 4,
-            limit: packed.limit,
-            base: packed.base,
-        }
+        Self::from_packed(
+            packed.selector,
+            packed.attributes.into(),
+            packed.limit,
+            packed.base,
+        )
     }
 }
 

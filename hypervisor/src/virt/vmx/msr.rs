@@ -2,6 +2,7 @@
 //! vCPU is loaded, as the hypervisor uses none of them.
 
 use crate::cpu::msr;
+use crate::virt::Msrs;
 
 /// MSRs that the VMCS saves and loads at each exit and entry.
 const SWITCHED: [u32; 7] = [
@@ -14,21 +15,16 @@ const SWITCHED: [u32; 7] = [
     0xC000_0101, // GS base
 ];
 
-/// Targets and mask of SYSCALL, the other GS base, and what RDTSCP reads (SDM vol. 4, table 2-2).
-pub const STAR: u32 = 0xC000_0081;
-/// See [`STAR`].
-pub const LSTAR: u32 = 0xC000_0082;
-/// See [`STAR`].
-pub const CSTAR: u32 = 0xC000_0083;
-/// See [`STAR`].
-pub const SYSCALL_MASK: u32 = 0xC000_0084;
-/// See [`STAR`].
-pub const KERNEL_GS_BASE: u32 = 0xC000_0102;
-/// See [`STAR`].
-pub const TSC_AUX: u32 = 0xC000_0103;
-
-/// MSRs that [`Live`] switches with the vCPU.
-const LIVE: [u32; 6] = [STAR, LSTAR, CSTAR, SYSCALL_MASK, KERNEL_GS_BASE, TSC_AUX];
+/// MSRs that [`Live`] switches with the vCPU: targets and mask of SYSCALL, the other GS base, and what RDTSCP reads (SDM vol. 4,
+/// table 2-2).
+const LIVE: [u32; 6] = [
+    0xC000_0081, // STAR
+    0xC000_0082, // LSTAR
+    0xC000_0083, // CSTAR
+    0xC000_0084, // FMASK
+    0xC000_0102, // kernel GS base
+    0xC000_0103, // TSC_AUX
+];
 
 /// Values of the live MSRs while another vCPU has the CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,10 +38,29 @@ impl Live {
         }
     }
 
-    /// The value of one of [`LIVE`] as it was saved.
-    pub fn value(&self, index: u32) -> u64 {
-        let place = LIVE.iter().position(|&live| live == index);
-        place.map_or(0, |place| self.0[place])
+    /// As they were saved.
+    pub const fn msrs(&self) -> Msrs {
+        let [star, lstar, cstar, syscall_mask, kernel_gs_base, tsc_aux] = self.0;
+        Msrs {
+            kernel_gs_base,
+            star,
+            lstar,
+            cstar,
+            syscall_mask,
+            tsc_aux,
+        }
+    }
+
+    /// With these values.
+    pub const fn from_msrs(msrs: &Msrs) -> Self {
+        Self([
+            msrs.star,
+            msrs.lstar,
+            msrs.cstar,
+            msrs.syscall_mask,
+            msrs.kernel_gs_base,
+            msrs.tsc_aux,
+        ])
     }
 
     /// Puts the values into the registers.

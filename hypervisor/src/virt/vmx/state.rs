@@ -1,23 +1,29 @@
 //! What a VMCS holds from the first, what brings a CPU back to itself, and the state in which a vCPU starts.
 
+use oxen_core::registers::Table;
 use x86_64::registers::control::{Cr0, Cr4};
 
 use super::capabilities::Capabilities;
 use super::control_registers::{CR0_KEPT, CR0_NUMERIC_ERROR, CR4_FORCED, CR4_KEPT};
 use super::controls::{entry as entry_control, secondary};
 use super::fields::{Field, LDTR, SEGMENTS, SegmentFields, TR};
-use super::msr::{self as guest_msr, Live};
+use super::msr::Live;
 use super::{control_registers, entry, vmcs};
 use crate::cpu::msr;
 use crate::cpu::percpu::host_state;
-use crate::virt::registers::{Registers, Table};
-use crate::virt::{Segment, StartRegisters, VcpuConfig};
+use crate::virt::{Gprs, Registers, Segment, VcpuConfig};
 
-const UNUSABLE: u32 = 1 << 16;
-/// PAT at reset (SDM vol. 3, 12.12.4).
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
-/// DR7 at reset (SDM vol. 3, table 10-1).
-const DR7_RESET: u64 = 0x400;
+/// Segment registers in the order of [`segment`](oxen_core::registers::segment).
+const CS_TO_LDTR: [SegmentFields; 8] = [
+    SEGMENTS[1],
+    SEGMENTS[3],
+    SEGMENTS[0],
+    SEGMENTS[4],
+    SEGMENTS[5],
+    SEGMENTS[2],
+    TR,
+    LDTR,
+];
 
 /// Where a domain's nested tables begin, for the CPU (SDM vol. 3, 25.6.11): write-back, four levels.
 pub fn ept_pointer(config: &VcpuConfig) -> u64 {
@@ -26,21 +32,14 @@ pub fn ept_pointer(config: &VcpuConfig) -> u64 {
 }
 
 /// Reads the registers of the current VMCS, and what lies beside it.
-pub fn registers(live: &Live, cr2: u64, dr6: u64) -> Registers {
-    const CS_TO_LDTR: [SegmentFields; 8] = [
-        SEGMENTS[1],
-        SEGMENTS[3],
-        SEGMENTS[0],
-        SEGMENTS[4],
-        SEGMENTS[5],
-        SEGMENTS[2],
-        TR,
-        LDTR,
-    ];
+pub fn registers(gprs: &Gprs, live: &Live, cr2: u64, dr6: u64) -> Registers {
+    const RSP: usize = 4;
     let system = control_registers::visible();
+    let mut general = gprs.0;
+    general[RSP] = vmcs::read(Field::GuestRsp);
     Registers {
+        general,
         rip: vmcs::read(Field::GuestRip),
-        rsp: vmcs::read(Field::GuestRsp),
         rflags: vmcs::read(Field::GuestRflags),
         cr0: system.cr0,
         cr2,
@@ -49,6 +48,7 @@ pub fn registers(live: &Live, cr2: u64, dr6: u64) -> Registers {
         dr6,
         dr7: vmcs::read(Field::GuestDr7),
         efer: system.efer,
+        pat: vmcs::read(Field::GuestPat),
         segments: CS_TO_LDTR.map(|(selector, limit, rights, base)| Segment {
             selector: vmcs::read(selector) as u16,
             attributes: vmcs::read(rights) as u32,
@@ -68,12 +68,8 @@ pub fn registers(live: &Live, cr2: u64, dr6: u64) -> Registers {
             vmcs::read(Field::GuestSysenterEsp),
             vmcs::read(Field::GuestSysenterEip),
         ],
-        kernel_gs_base: live.value(guest_msr::KERNEL_GS_BASE),
-        star: live.value(guest_msr::STAR),
-        lstar: live.value(guest_msr::LSTAR),
-        cstar: live.value(guest_msr::CSTAR),
-        syscall_mask: live.value(guest_msr::SYSCALL_MASK),
-        tsc_aux: live.value(guest_msr::TSC_AUX),
+        msrs: live.msrs(),
+        ..Registers::default()
     }
 }
 
@@ -162,51 +158,51 @@ pub fn write_host() {
     ]);
 }
 
-/// Writes the registers of a start into the current VMCS; what is not among them is as after INIT (SDM vol. 3, table 10-1).
-pub fn write_start(start: &StartRegisters) {
+/// Writes registers into the current VMCS; no event waits for entry then.
+pub fn write_registers(registers: &Registers) {
     const RSP: usize = 4;
-    const EFER_LMA: u64 = 1 << 10;
-    for fields in SEGMENTS {
-        write_segment(fields, start.data);
+    for (fields, segment) in CS_TO_LDTR.into_iter().zip(registers.segments) {
+        write_segment(fields, segment);
     }
-    write_segment(SEGMENTS[0], start.extra);
-    write_segment(SEGMENTS[1], start.code);
-    write_segment(SEGMENTS[2], start.stack);
-    write_segment(TR, start.task);
-    write_segment(
-        LDTR,
-        Segment {
-            attributes: UNUSABLE,
-            ..Segment::default()
-        },
-    );
+    let Registers { cr0, cr4, .. } = *registers;
+    let [cs, esp, eip] = registers.sysenter;
     vmcs::write_all([
-        (Field::GuestGdtrBase, 0),
-        (Field::GuestGdtrLimit, 0xFFFF),
-        (Field::GuestIdtrBase, 0),
-        (Field::GuestIdtrLimit, 0xFFFF),
-        (Field::GuestEfer, start.efer),
-        (Field::GuestPat, PAT_RESET),
+        (Field::GuestGdtrBase, registers.gdtr.base),
+        (Field::GuestGdtrLimit, registers.gdtr.limit.into()),
+        (Field::GuestIdtrBase, registers.idtr.base),
+        (Field::GuestIdtrLimit, registers.idtr.limit.into()),
+        (Field::GuestEfer, registers.efer),
+        (Field::GuestPat, registers.pat),
         (Field::GuestDebugControl, 0),
-        (Field::Cr0Shadow, start.cr0 & CR0_KEPT),
-        (Field::GuestCr0, start.cr0 & !CR0_KEPT | CR0_NUMERIC_ERROR),
-        (Field::GuestCr3, start.cr3),
-        (Field::Cr4Shadow, start.cr4 & CR4_KEPT),
-        (Field::GuestCr4, start.cr4 & !CR4_KEPT | CR4_FORCED),
-        (Field::GuestDr7, DR7_RESET),
-        (Field::GuestRsp, start.general[RSP]),
-        (Field::GuestRip, start.rip),
-        (Field::GuestRflags, start.rflags),
+        (Field::Cr0Shadow, cr0 & CR0_KEPT),
+        (Field::GuestCr0, cr0 & !CR0_KEPT | CR0_NUMERIC_ERROR),
+        (Field::GuestCr3, registers.cr3),
+        (Field::Cr4Shadow, cr4 & CR4_KEPT),
+        (Field::GuestCr4, cr4 & !CR4_KEPT | CR4_FORCED),
+        (Field::GuestDr7, registers.dr7),
+        (Field::GuestRsp, registers.general[RSP]),
+        (Field::GuestRip, registers.rip),
+        (Field::GuestRflags, registers.rflags),
         (Field::GuestPendingDebug, 0),
         (Field::GuestInterruptibility, 0),
         (Field::GuestActivity, 0),
-        (Field::GuestSysenterCs, 0),
-        (Field::GuestSysenterEsp, 0),
-        (Field::GuestSysenterEip, 0),
+        (Field::GuestSysenterCs, cs),
+        (Field::GuestSysenterEsp, esp),
+        (Field::GuestSysenterEip, eip),
         (Field::EntryInterruption, 0),
     ]);
+    if registers.has_directories() {
+        // With nested tables an entry takes them from here (SDM vol. 3, 27.3.2.4).
+        let [a, b, c, d] = registers.directories;
+        vmcs::write_all([
+            (Field::GuestDirectory0, a),
+            (Field::GuestDirectory1, b),
+            (Field::GuestDirectory2, c),
+            (Field::GuestDirectory3, d),
+        ]);
+    }
     let long = u64::from(entry_control::GUEST_64_BIT);
-    if start.efer & EFER_LMA != 0 {
+    if registers.is_long() {
         vmcs::change(Field::EntryControls, long, 0);
     } else {
         vmcs::change(Field::EntryControls, 0, long);

@@ -7,6 +7,7 @@ use oxen_core::address::HostPhys;
 use oxen_core::apic::local::{Mode, register};
 use oxen_core::guest_page::GuestPage;
 use oxen_core::id::CpuId;
+use oxen_core::registers::reset;
 use x86_64::registers::control::Cr2;
 
 use super::capabilities::Capabilities;
@@ -19,14 +20,11 @@ use super::{Vmx, apic, entry, events, exit, missing, report, state, vmcs};
 use crate::cpu;
 use crate::memory::{HostPages, guest_page};
 use crate::time;
-use crate::virt::registers::Registers;
 use crate::virt::{
-    Exception, Exit, Gprs, Missing, Segment, SegmentName, StartRegisters, SystemRegisters, Vcpu,
+    Exception, Exit, Gprs, Missing, Msrs, Registers, Segment, SegmentName, SystemRegisters, Vcpu,
     VcpuConfig,
 };
 
-/// DR6 at reset (SDM vol. 3, table 10-1).
-const DR6_RESET: u64 = 0xFFFF_0FF0;
 /// Task priority in the local APIC's page.
 const TASK_PRIORITY: usize = 0x80;
 
@@ -87,7 +85,7 @@ impl VmxVcpu {
             apic_page,
             live_msrs: Live::default(),
             cr2: 0,
-            dr6: DR6_RESET,
+            dr6: reset::DR6,
             fresh: true,
             loaded: false,
             launched: false,
@@ -198,9 +196,9 @@ impl Vcpu for VmxVcpu {
         self.loaded = false;
     }
 
-    fn start(&mut self, gprs: &mut Gprs, start: &StartRegisters) {
-        gprs.0 = start.general;
-        state::write_start(start);
+    fn set_registers(&mut self, gprs: &mut Gprs, registers: &Registers) {
+        gprs.0 = registers.general;
+        state::write_registers(registers);
         self.event_queued = false;
         self.set_windows(primary::INTERRUPT_WINDOW | primary::NMI_WINDOW, false);
         self.threshold = 0;
@@ -210,8 +208,13 @@ impl Vcpu for VmxVcpu {
         }
         // SAFETY: CR2 and DR6 only tell of faults.
         unsafe {
-            core::arch::asm!("mov cr2, {}", "mov dr6, {}", in(reg) 0u64, in(reg) DR6_RESET, options(nomem, nostack));
+            core::arch::asm!("mov cr2, {}", "mov dr6, {}", in(reg) registers.cr2, in(reg) registers.dr6, options(nomem, nostack));
         }
+    }
+
+    fn set_msrs(&mut self, msrs: &Msrs) {
+        self.live_msrs = Live::from_msrs(msrs);
+        self.live_msrs.load();
     }
 
     fn enter(&mut self, gprs: &mut Gprs) -> Exit {
@@ -252,9 +255,9 @@ impl Vcpu for VmxVcpu {
         vmcs::write(Field::GuestRflags, rflags);
     }
 
-    fn registers(&mut self) -> Registers {
+    fn registers(&mut self, gprs: &Gprs) -> Registers {
         self.save_live();
-        state::registers(&self.live_msrs, self.cr2, self.dr6)
+        state::registers(gprs, &self.live_msrs, self.cr2, self.dr6)
     }
 
     fn system(&self) -> SystemRegisters {
@@ -312,6 +315,15 @@ impl Vcpu for VmxVcpu {
 
     fn inject_nmi(&mut self) {
         self.queue_nmi();
+    }
+
+    fn queued_event(&self) -> Option<(u32, u32)> {
+        self.event_queued.then(|| {
+            (
+                vmcs::read(Field::EntryInterruption) as u32,
+                vmcs::read(Field::EntryErrorCode) as u32,
+            )
+        })
     }
 
     fn can_interrupt(&self) -> bool {
