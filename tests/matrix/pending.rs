@@ -2,8 +2,15 @@
 //! An entry goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST), ("bochs::disks::", NOT_RUN)];
+const PENDING: &[(&str, &str)] = &[
+    ("kvm::", NO_HOST),
+    ("bochs::disks::", NOT_RUN),
+    ("tcg::stock::", NOT_WHOLE),
+    ("bochs::stock::", NOT_WHOLE),
+];
 
+/// What xl and xenstore-utils ask for has been answered one by one.
+const NOT_WHOLE: &str = "it has not been run to its end yet";
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
 
 const NOT_RUN: &str = "it passes on tcg, and has not been run here to its end yet";
