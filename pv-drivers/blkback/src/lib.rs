@@ -23,7 +23,6 @@ pub mod engine;
 pub mod guest;
 pub mod image;
 pub mod job;
-pub mod privileges;
 pub mod queue;
 pub mod ring;
 pub mod worker;
