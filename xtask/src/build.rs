@@ -56,8 +56,9 @@ pub fn guest(package: &str) -> Result<PathBuf> {
 }
 
 /// The tools that run in dom0, as static binaries: their packages and what they are called.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 5] = [
     ("oxen-blkback", "oxblk"),
+    ("oxen-netback", "oxnet"),
     ("oxen-ox", "ox"),
     ("oxen-xenstored", "xenstored"),
     ("oxen-xenconsoled", "xenconsoled"),

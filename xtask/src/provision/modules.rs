@@ -37,6 +37,9 @@ pub(super) const DOM0: &[&str] = &[
     "loop",
     "brd",
     "xen-blkback",
+    "tun",
+    "bridge",
+    "xen-netback",
 ];
 
 /// Front ends of the demo guest's PV devices.

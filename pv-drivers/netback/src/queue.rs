@@ -1,0 +1,143 @@
+//! A pair of rings with their queue of the interface: one thread.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use oxen_backend::Failure;
+use oxen_xen::evtchn::EventChannels;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::credit::Credit;
+use crate::machine::{Interface, Pages};
+use crate::receive::{End, Receive};
+use crate::transmit::Transmit;
+
+/// How often the ring of a guest that never tells is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The ports of a queue, bound to the guest's.
+#[derive(Debug)]
+pub struct Ports {
+    /// The device.
+    pub events: EventChannels,
+    /// Tells of sent packets.
+    pub transmit: u32,
+    /// Tells of received packets. May be the same.
+    pub receive: u32,
+}
+
+/// A queue.
+#[derive(Debug)]
+pub struct Queue<M, P, I> {
+    /// From the guest.
+    pub transmit: Transmit<M>,
+    /// To the guest.
+    pub receive: Receive<M>,
+    /// The guest's pages.
+    pub pages: P,
+    /// The interface.
+    pub interface: I,
+    /// Ways to the guest.
+    pub ports: Ports,
+    /// What the guest may send, where that is limited; all its queues share it.
+    pub credit: Option<Arc<Mutex<Credit>>>,
+    /// Whether the guest tells when it has given pages.
+    pub tells: bool,
+}
+
+/// What there is to wait for.
+struct Wait {
+    /// Packets on the interface.
+    packets: bool,
+    until: Option<Instant>,
+}
+
+impl<M: AsRef<[AtomicU32]>, P: Pages, I: Interface + AsFd> Queue<M, P, I> {
+    /// Serves until that is not possible any more, and says why.
+    pub fn serve(mut self) -> Failure {
+        loop {
+            let waited = match self.turn() {
+                Ok(None) => continue,
+                Ok(Some(wait)) => self.wait(&wait),
+                Err(failure) => return failure,
+            };
+            if let Err(error) = waited {
+                return Failure::Host(format!("events cannot be waited for: {error}"));
+            }
+        }
+    }
+
+    /// One turn of both directions; what to wait for if there was nothing to do.
+    fn turn(&mut self) -> Result<Option<Wait>, Failure> {
+        let mut no_credit = None;
+        let credit = self.credit.as_deref();
+        let sent = self.transmit.turn(
+            &mut self.pages,
+            &mut self.interface,
+            || {
+                no_credit = credit.and_then(|credit| locked(credit, |c| c.wait(Instant::now())));
+                no_credit.is_none()
+            },
+            |size| {
+                if let Some(credit) = credit {
+                    locked(credit, |credit| credit.spend(size));
+                }
+            },
+        )?;
+        if sent.notify {
+            self.notify(self.ports.transmit)?;
+        }
+        let received = self.receive.turn(&mut self.pages, &mut self.interface)?;
+        if received.notify {
+            self.notify(self.ports.receive)?;
+        }
+        if sent.packets > 0 || received.end == End::Busy {
+            return Ok(None);
+        }
+        let starved = received.end == End::Starved;
+        if (no_credit.is_none() && self.transmit.sleep()?) || (starved && self.receive.sleep()?) {
+            return Ok(None);
+        }
+        let look = (starved && !self.tells).then(|| Instant::now() + LOOK_AGAIN);
+        Ok(Some(Wait {
+            packets: !starved,
+            until: [no_credit, look].into_iter().flatten().min(),
+        }))
+    }
+
+    fn notify(&self, port: u32) -> Result<(), Failure> {
+        (self.ports.events.notify(port))
+            .map_err(|error| Failure::Host(format!("event to the guest: {error}")))
+    }
+
+    fn wait(&self, wait: &Wait) -> io::Result<()> {
+        let timeout = wait
+            .until
+            .map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let events = PollFd::new(&self.ports.events, PollFlags::IN);
+        let packets = PollFd::new(&self.interface, PollFlags::IN);
+        let mut both = [events, packets];
+        let count = if wait.packets { 2 } else { 1 };
+        match poll(&mut both[..count], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Let in again before the rings are looked at: an event that comes after that look is then seen.
+        loop {
+            match self.ports.events.pending() {
+                Ok(port) => self.ports.events.unmask(port)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn locked<T>(credit: &Mutex<Credit>, operation: impl FnOnce(&mut Credit) -> T) -> T {
+    operation(&mut credit.lock().unwrap_or_else(PoisonError::into_inner))
+}

@@ -1,0 +1,281 @@
+//! From an interface to a guest's ring.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::AtomicU32;
+
+use oxen_backend::Failure;
+use oxen_netif::PAGE;
+use oxen_netif::extra::{Gso, GsoKind};
+use oxen_netif::headers::{HEAD, complete, is_ipv6, transport};
+use oxen_netif::receive::{Filled, Flags, Request, Response, SLOT, layout, slots_for};
+use oxen_ring::{BackRing, TooSmall};
+
+use crate::arena::Arena;
+use crate::job::Guest;
+use crate::machine::{Interface, Pages, Store};
+use crate::transmit::is_lost;
+use crate::vnet::{Checksum, Header};
+
+/// Packets that are copied with one call.
+const PACKETS: usize = 64;
+/// Pages for them; each begins with one.
+const PAGES: usize = 160;
+/// Pages of the largest: 64 KiB and its headers.
+const LARGEST: usize = 17;
+
+/// The direction to the guest.
+#[derive(Debug)]
+pub struct Receive<M> {
+    ring: BackRing<M, SLOT, SLOT>,
+    /// Pages that the guest has given, in order.
+    given: VecDeque<Request>,
+    arena: Arena,
+    /// Waits, at the arena's beginning, until the guest has given enough pages.
+    waiting: Option<Packet>,
+    guest: Guest,
+}
+
+/// A packet in the arena.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    /// Its first page.
+    page: usize,
+    size: usize,
+    checksum: Flags,
+    gso: Option<Gso>,
+}
+
+/// Why a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// No packet is there.
+    Drained,
+    /// The guest has not given enough pages for the next packet.
+    Starved,
+    /// It was long enough.
+    Busy,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Why it ended.
+    pub end: End,
+    /// Packets that the guest got.
+    pub packets: usize,
+    /// Send the guest an event.
+    pub notify: bool,
+}
+
+/// What a slot of the ring gets.
+enum Answer {
+    Data { id: u16, length: u16, flags: Flags },
+    Extra(Gso),
+}
+
+impl<M: AsRef<[AtomicU32]>> Receive<M> {
+    /// Takes a ring up, of a guest that can do so much.
+    ///
+    /// # Errors
+    /// The memory is no ring.
+    pub fn attach(memory: M, guest: Guest) -> Result<Self, TooSmall> {
+        Ok(Self {
+            ring: BackRing::attach(memory)?,
+            given: VecDeque::new(),
+            arena: Arena::new(PAGES),
+            waiting: None,
+            guest,
+        })
+    }
+
+    /// Gives the guest what has arrived.
+    ///
+    /// # Errors
+    /// The guest broke the protocol, or this domain cannot go on.
+    pub fn turn(
+        &mut self,
+        pages: &mut impl Pages,
+        interface: &mut impl Interface,
+    ) -> Result<Turn, Failure> {
+        let mut packets = Vec::new();
+        let end = self.collect(interface, &mut packets)?;
+        let notify = if packets.is_empty() {
+            false
+        } else {
+            self.deliver(pages, &packets)?
+        };
+        // What waits is kept where the next turn looks for it.
+        if let Some(packet) = &mut self.waiting {
+            let start = packet.page * PAGE;
+            (self.arena.bytes_mut()).copy_within(start..start + packet.size, 0);
+            packet.page = 0;
+        }
+        Ok(Turn {
+            end,
+            packets: packets.len(),
+            notify,
+        })
+    }
+
+    /// Asks for an event when the guest gives pages. True: it has already.
+    ///
+    /// # Errors
+    /// As for [`Receive::turn`].
+    pub fn sleep(&mut self) -> Result<bool, Failure> {
+        self.ring.sleep().map_err(of_guest)
+    }
+
+    /// Takes packets that the guest has given pages for.
+    fn collect(
+        &mut self,
+        interface: &mut impl Interface,
+        packets: &mut Vec<Packet>,
+    ) -> Result<End, Failure> {
+        let (mut used, mut promised) = (0, 0);
+        while packets.len() < PACKETS && used + LARGEST <= PAGES {
+            let packet = match self.waiting.take() {
+                Some(packet) => packet,
+                None => match self.read(used, interface) {
+                    Ok(None) => return Ok(End::Drained),
+                    Ok(Some((header, size))) => match self.judge(used, header, size) {
+                        Some(packet) => packet,
+                        None => continue,
+                    },
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                    Err(error) if is_lost(&error) => {
+                        return Err(Failure::Host(format!("its interface is lost: {error}")));
+                    }
+                    Err(error) => return Err(Failure::Host(format!("its interface: {error}"))),
+                },
+            };
+            let needed = promised + slots_for(packet.size, packet.gso);
+            if !self.has_given(needed)? {
+                self.waiting = Some(packet);
+                return Ok(End::Starved);
+            }
+            promised = needed;
+            used = packet.page + packet.size.div_ceil(PAGE);
+            packets.push(packet);
+        }
+        Ok(End::Busy)
+    }
+
+    fn read(
+        &mut self,
+        page: usize,
+        interface: &mut impl Interface,
+    ) -> io::Result<Option<(Header, usize)>> {
+        let memory = self.arena.bytes_mut();
+        interface.receive(&mut memory[page * PAGE..][..LARGEST * PAGE])
+    }
+
+    /// What the guest is told of a packet; `None` if it cannot take it.
+    fn judge(&mut self, page: usize, header: Header, size: usize) -> Option<Packet> {
+        let guest = self.guest;
+        if size == 0 || (size > PAGE && !guest.scatter) {
+            return None;
+        }
+        let takes = match header.gso.map(|gso| gso.kind) {
+            None => true,
+            Some(GsoKind::Tcp4) => guest.gso4,
+            Some(GsoKind::Tcp6) => guest.gso6,
+        };
+        if !takes {
+            return None;
+        }
+        let bytes = &mut self.arena.bytes_mut()[page * PAGE..][..size];
+        let checksum = match header.checksum {
+            Checksum::Unknown => Flags::empty(),
+            Checksum::Valid => Flags::DATA_VALIDATED,
+            Checksum::Blank { start, place } => {
+                let head = &bytes[..size.min(HEAD)];
+                let blank = if is_ipv6(head) {
+                    guest.blank6
+                } else {
+                    guest.blank4
+                };
+                let known = transport(head)
+                    .is_some_and(|found| (found.start, found.checksum) == (start, place));
+                if blank && known {
+                    Flags::CHECKSUM_BLANK | Flags::DATA_VALIDATED
+                } else if header.gso.is_none() && complete(bytes, start.into(), place.into()) {
+                    Flags::DATA_VALIDATED
+                } else {
+                    return None;
+                }
+            }
+        };
+        Some(Packet {
+            page,
+            size,
+            checksum,
+            gso: header.gso,
+        })
+    }
+
+    /// Whether there are so many pages of the guest.
+    fn has_given(&mut self, count: usize) -> Result<bool, Failure> {
+        while self.given.len() < count {
+            let Some(request) = self.ring.take().map_err(of_guest)? else {
+                return Ok(false);
+            };
+            self.given.push_back(Request::decode(request));
+        }
+        Ok(true)
+    }
+
+    /// Copies packets to the guest's pages and says so. True: send it an event.
+    fn deliver(&mut self, pages: &mut impl Pages, packets: &[Packet]) -> Result<bool, Failure> {
+        let (mut copies, mut answers) = (Vec::new(), Vec::new());
+        let memory = self.arena.bytes();
+        for packet in packets {
+            for filled in layout(packet.size, packet.checksum, packet.gso) {
+                // There are as many: they were counted.
+                let Some(request) = self.given.pop_front() else {
+                    break;
+                };
+                match filled {
+                    Filled::Data {
+                        start,
+                        length,
+                        flags,
+                    } => {
+                        copies.push(Store {
+                            reference: request.reference,
+                            from: &memory[packet.page * PAGE + start..][..usize::from(length)],
+                        });
+                        let id = request.id;
+                        answers.push(Answer::Data { id, length, flags });
+                    }
+                    Filled::Extra(gso) => answers.push(Answer::Extra(gso)),
+                }
+            }
+        }
+        let copied = (pages.store(copies))
+            .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;
+        let mut copied = copied.into_iter();
+        for answer in answers {
+            let words = match answer {
+                Answer::Extra(gso) => gso.encode(),
+                Answer::Data { id, length, flags } => Response {
+                    id,
+                    offset: 0,
+                    flags,
+                    status: if copied.next().unwrap_or(false) {
+                        length.cast_signed()
+                    } else {
+                        oxen_netif::Status::Error.number()
+                    },
+                }
+                .encode(),
+            };
+            (self.ring.respond(&words)).map_err(|error| Failure::Host(error.to_string()))?;
+        }
+        Ok(self.ring.publish())
+    }
+}
+
+fn of_guest(error: impl std::fmt::Display) -> Failure {
+    Failure::Guest(format!("receive ring: {error}"))
+}

@@ -1,0 +1,198 @@
+//! From a guest's ring to its interface.
+
+use std::io;
+use std::sync::atomic::AtomicU32;
+
+use arrayvec::ArrayVec;
+use oxen_backend::Failure;
+use oxen_netif::headers::{HEAD, transport};
+use oxen_netif::transmit::{Assembler, Packet, REQUEST, RESPONSE, SLOTS_MAX};
+use oxen_netif::{PAGE, Status};
+use oxen_ring::{BackRing, TooSmall};
+use rustix::io::Errno;
+
+use crate::arena::Arena;
+use crate::filter::Filter;
+use crate::machine::{Fetch, Interface, Pages};
+use crate::vnet::{Checksum, Header};
+
+/// Packets that are copied with one call.
+const PACKETS: usize = 64;
+/// Pages for their parts, one for each.
+const PAGES: usize = 128;
+
+/// The direction from the guest.
+#[derive(Debug)]
+pub struct Transmit<M> {
+    ring: BackRing<M, REQUEST, RESPONSE>,
+    assembler: Assembler,
+    arena: Arena,
+    filter: Option<Filter>,
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Turn {
+    /// Packets that were taken.
+    pub packets: usize,
+    /// Send the guest an event.
+    pub notify: bool,
+}
+
+impl<M: AsRef<[AtomicU32]>> Transmit<M> {
+    /// Takes a ring up. Without a filter packets from any address pass.
+    ///
+    /// # Errors
+    /// The memory is no ring.
+    pub fn attach(memory: M, filter: Option<Filter>) -> Result<Self, TooSmall> {
+        Ok(Self {
+            ring: BackRing::attach(memory)?,
+            assembler: Assembler::new(),
+            arena: Arena::new(PAGES),
+            filter,
+        })
+    }
+
+    /// Sends what the guest has asked for, as far as `may_send` lets packets of the given sizes pass: it is asked before each.
+    ///
+    /// # Errors
+    /// The guest broke the protocol, or this domain cannot go on.
+    pub fn turn(
+        &mut self,
+        pages: &mut impl Pages,
+        interface: &mut impl Interface,
+        mut may_send: impl FnMut() -> bool,
+        mut spend: impl FnMut(u16),
+    ) -> Result<Turn, Failure> {
+        let mut packets: ArrayVec<Packet, PACKETS> = ArrayVec::new();
+        let mut parts = 0;
+        while !packets.is_full() && parts + SLOTS_MAX <= PAGES && may_send() {
+            let Some(packet) = self.next()? else {
+                break;
+            };
+            parts += packet.parts.len();
+            spend(packet.size);
+            packets.push(packet);
+        }
+        if packets.is_empty() {
+            return Ok(Turn::default());
+        }
+        let copied = fetch(&packets, pages, &mut self.arena)
+            .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;
+        let mut memory = self.arena.bytes().chunks_exact(PAGE);
+        let mut copied = copied.into_iter();
+        for packet in &packets {
+            let mut whole = true;
+            let mut bytes: ArrayVec<&[u8], SLOTS_MAX> = ArrayVec::new();
+            for length in lengths(packet) {
+                whole &= copied.next().unwrap_or(false);
+                bytes.extend(memory.next().map(|page| &page[..length]));
+            }
+            let status = if packet.flaw.is_none() && whole {
+                send(packet, &bytes, self.filter.as_mut(), interface)?
+            } else {
+                Status::Error
+            };
+            for response in packet.responses(status) {
+                (self.ring.respond(&response.encode()))
+                    .map_err(|error| Failure::Host(error.to_string()))?;
+            }
+        }
+        Ok(Turn {
+            packets: packets.len(),
+            notify: self.ring.publish(),
+        })
+    }
+
+    /// Asks for an event. True: there is something to take already.
+    ///
+    /// # Errors
+    /// As for [`Transmit::turn`].
+    pub fn sleep(&mut self) -> Result<bool, Failure> {
+        self.ring.sleep().map_err(of_guest)
+    }
+
+    /// The next whole packet.
+    fn next(&mut self) -> Result<Option<Packet>, Failure> {
+        while let Some(slot) = self.ring.take().map_err(of_guest)? {
+            if let Some(packet) = self.assembler.slot(slot).map_err(of_guest)? {
+                return Ok(Some(packet));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn of_guest(error: impl std::fmt::Display) -> Failure {
+    Failure::Guest(format!("transmit ring: {error}"))
+}
+
+/// Bytes of the parts that are copied.
+fn lengths(packet: &Packet) -> impl Iterator<Item = usize> + '_ {
+    let parts = packet.parts.iter().filter(|part| part.length > 0);
+    (parts.filter(|_| packet.flaw.is_none())).map(|part| usize::from(part.length))
+}
+
+/// Copies each part to a page of its own.
+fn fetch(packets: &[Packet], pages: &mut impl Pages, arena: &mut Arena) -> io::Result<Vec<bool>> {
+    let sound = packets.iter().filter(|packet| packet.flaw.is_none());
+    let parts = sound
+        .flat_map(|packet| &packet.parts)
+        .filter(|part| part.length > 0);
+    let memory = arena.bytes_mut().chunks_exact_mut(PAGE);
+    let copies = parts.zip(memory).map(|(part, page)| Fetch {
+        reference: part.reference,
+        offset: part.offset,
+        to: &mut page[..usize::from(part.length)],
+    });
+    pages.fetch(copies.collect())
+}
+
+/// Sends a packet and says how it went.
+fn send(
+    packet: &Packet,
+    bytes: &[&[u8]],
+    filter: Option<&mut Filter>,
+    interface: &mut impl Interface,
+) -> Result<Status, Failure> {
+    let mut head: ArrayVec<u8, HEAD> = ArrayVec::new();
+    for part in bytes {
+        let length = part.len().min(head.remaining_capacity());
+        // There is room for as much.
+        let _ = head.try_extend_from_slice(&part[..length]);
+    }
+    if filter.is_some_and(|filter| !filter.passes(&head)) {
+        return Ok(Status::Dropped);
+    }
+    let mut header = Header {
+        gso: packet.gso,
+        ..Header::default()
+    };
+    if packet.checksum_blank {
+        let Some(found) = transport(&head) else {
+            return Ok(Status::Error);
+        };
+        header.checksum = Checksum::Blank {
+            start: found.start,
+            place: found.checksum,
+        };
+        header.headers = found.payload;
+    }
+    match interface.send(&header, bytes) {
+        Ok(()) => Ok(Status::Okay),
+        // The interface is not there any more, or is not ours.
+        Err(error) if is_lost(&error) => {
+            Err(Failure::Host(format!("its interface is lost: {error}")))
+        }
+        // Not a packet that the kernel takes, it is short of memory, or the interface is down.
+        Err(_) => Ok(Status::Error),
+    }
+}
+
+/// Whether an interface will never work again.
+pub fn is_lost(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    [Errno::BADFD, Errno::BADF, Errno::NODEV]
+        .map(Some)
+        .contains(&errno)
+}
