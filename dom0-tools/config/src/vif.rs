@@ -1,4 +1,7 @@
 //! Network interfaces of a domain, in the syntax of xl-network-configuration(5): `mac=00:16:3e:00:00:01,bridge=xenbr0`.
+//!
+//! Beyond xl's there are `type=ox` or `type=kernel`, which back-end serves the interface, and for the first of them `offload=0` (no large
+//! packets, complete checksums), `queues=N` and `filter=0` (the guest may send from any address).
 
 use std::fmt;
 use std::str::FromStr;
@@ -45,6 +48,17 @@ pub struct Rate {
     pub interval_us: u32,
 }
 
+/// Who serves an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VifBackend {
+    /// `oxnet`.
+    #[default]
+    Ox,
+    /// The kernel's own back end.
+    Kernel,
+}
+
 /// One network interface; what is not given is `None`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VifSpec {
@@ -70,6 +84,18 @@ pub struct VifSpec {
     pub mtu: Option<u32>,
     /// Whether the guest shall trust the back-end.
     pub trusted: Option<bool>,
+    /// Who serves it.
+    #[serde(default)]
+    pub backend_type: VifBackend,
+    /// Whether large packets and incomplete checksums may pass.
+    #[serde(default)]
+    pub offload: Option<bool>,
+    /// Queues at most.
+    #[serde(default)]
+    pub queues: Option<u32>,
+    /// Whether the guest may send from its own address only.
+    #[serde(default)]
+    pub filter: Option<bool>,
 }
 
 /// Why a text is no network interface.
@@ -96,6 +122,9 @@ const NAMES: &[&str] = &[
     "mtu",
     "trusted",
     "untrusted",
+    "offload",
+    "queues",
+    "filter",
 ];
 
 impl FromStr for VifSpec {
@@ -156,7 +185,11 @@ impl VifSpec {
             }
             "devid" => self.devid = Some(number(name, value)?),
             "mtu" => self.mtu = Some(number(name, value)?),
-            "type" if value == "vif" => {}
+            "offload" => self.offload = Some(switch(name, value)?),
+            "filter" => self.filter = Some(switch(name, value)?),
+            "queues" => self.queues = Some(number(name, value)?),
+            "type" if matches!(value, "vif" | "ox") => self.backend_type = VifBackend::Ox,
+            "type" if value == "kernel" => self.backend_type = VifBackend::Kernel,
             "type" | "model" => {
                 return Err(format!(
                     "{name}={value} asks for an emulated interface, which a PVH domain does not have; leave {name} out"
@@ -184,6 +217,14 @@ fn number(name: &str, value: &str) -> Result<u32, String> {
     value
         .parse()
         .map_err(|_| format!("{name} must be a number, not {value:?}"))
+}
+
+fn switch(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "0" | "no" | "off" => Ok(false),
+        "1" | "yes" | "on" => Ok(true),
+        _ => Err(format!("{name} must be 0 or 1, not {value:?}")),
+    }
 }
 
 fn parse_mac(text: &str) -> Option<Mac> {

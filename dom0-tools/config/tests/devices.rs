@@ -1,7 +1,7 @@
 //! Disks and network interfaces.
 
 use oxen_config::disk::{DiskBackend, DiskFormat, DiskSpec};
-use oxen_config::vif::{Mac, Rate, VifSpec};
+use oxen_config::vif::{Mac, Rate, VifBackend, VifSpec};
 use proptest::prelude::*;
 
 fn disk(text: &str) -> DiskSpec {
@@ -88,6 +88,13 @@ fn interfaces_are_read() {
     };
     assert_eq!(full.rate, Some(rate));
     assert_eq!((full.mtu, full.trusted), (Some(9000), Some(false)));
+    assert_eq!(full.backend_type, VifBackend::Ox);
+    let own = vif("type=kernel,offload=0,queues=2,filter=on");
+    assert_eq!(own.backend_type, VifBackend::Kernel);
+    assert_eq!(
+        (own.offload, own.queues, own.filter),
+        (Some(false), Some(2), Some(true))
+    );
     for (text, why) in [
         (
             "mac=01:00:00:00:00:00",
@@ -96,6 +103,7 @@ fn interfaces_are_read() {
         ("mac=1:2:3:4:5", "is not the address of one interface"),
         ("model=e1000", "asks for an emulated interface"),
         ("rate=10", "is not a rate"),
+        ("offload=maybe", "offload must be 0 or 1"),
         ("bridge=", "bridge has no value"),
         ("birdge=x", "did you mean \"bridge\"?"),
     ] {

@@ -16,7 +16,7 @@ use crate::host::{Access, Change, Toolstack};
 use crate::{names, tree};
 
 /// How long a back end may take to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 /// Where the kernel shows its back end for disks, once that is loaded.
@@ -26,8 +26,8 @@ const KERNEL_DRIVER: &str = "/sys/bus/xen-backend/drivers/vbd";
 pub const KINDS: [(&str, &str); 2] = [("oxblk", "ox"), ("vbd", "kernel")];
 
 /// States of xenbus that are waited for.
-const INIT_WAIT: &str = "2";
-const CONNECTED: &str = "4";
+pub const INIT_WAIT: &str = "2";
+pub const CONNECTED: &str = "4";
 const CLOSING: &str = "5";
 const CLOSED: &str = "6";
 
@@ -241,7 +241,7 @@ pub fn close(host: &mut dyn Toolstack, back: &str) -> Result<bool, Failure> {
 }
 
 /// Waits for a back end's state. False: not in time.
-fn wait_for(
+pub fn wait_for(
     host: &mut dyn Toolstack,
     back: &str,
     wanted: impl Fn(&str) -> bool,

@@ -22,6 +22,7 @@ mod supervise;
 mod tests;
 mod top;
 mod tree;
+mod vifs;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::failure::{Context, Failure};
 use crate::host::{Built, Share, Toolstack};
-use crate::{disks, tree};
+use crate::{disks, tree, vifs};
 
 /// Affinity of one vCPU.
 type Pinning = (u32, Option<BTreeSet<u32>>, Option<BTreeSet<u32>>);
@@ -92,8 +92,10 @@ fn announce(
     }
 
     let disks = disks::check_all(&config.disks)?;
+    let vifs = vifs::check_all(&config.vifs)?;
     let mut changes = tree::creation(config, uuid, built, host.unix_time());
     changes.extend(disks.iter().flat_map(|disk| disk.creation(domid)));
+    changes.extend(vifs.iter().flat_map(|vif| vif.creation(domid, uuid)));
     host.store()?
         .apply(&changes)
         .context(|| format!("write xenstore's nodes of {name}"))?;
@@ -103,6 +105,9 @@ fn announce(
     // A guest that finds no back end there may go on without its disks.
     for disk in &disks {
         disk.wait(host, domid)?;
+    }
+    for vif in &vifs {
+        vif.wait(host, domid)?;
     }
     if !paused {
         host.xen()?

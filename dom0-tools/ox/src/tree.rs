@@ -110,7 +110,7 @@ pub fn back_ends(kind: &str, domid: u16) -> String {
 }
 
 /// Kinds of back ends in dom0 that a domain's devices may have.
-const BACK_ENDS: &[&str] = &["oxblk", "vbd"];
+const BACK_ENDS: &[&str] = &["oxblk", "oxvif", "vbd", "vif"];
 
 /// Removes all that a domain has. Its `/vm` node goes only when it is known: another domain of the same UUID may own it.
 pub fn removal(domid: u16, vm: Option<&str>) -> Vec<Change> {

@@ -167,6 +167,26 @@ Examples:
     BlockDetach(BlockDetach),
     /// List the disks of domains
     BlockList(BlockList),
+    /// Give a running domain a network card
+    #[command(after_help = "\
+Examples:
+  ox network-attach demo mac=00:16:3e:00:00:07,bridge=xenbr0
+  ox network-attach demo bridge=xenbr0 rate=10Mb/s")]
+    NetworkAttach {
+        /// Name or number
+        domain: String,
+        /// The card, as in the configuration's vif=
+        vif: Vec<String>,
+    },
+    /// Take a network card away from a running domain
+    NetworkDetach {
+        /// Name or number
+        domain: String,
+        /// The card's number or its address
+        device: String,
+    },
+    /// List the network cards of domains
+    NetworkList(BlockList),
     /// Show how long domains have been running
     #[command(after_help = "Examples:\n  ox uptime\n  ox uptime demo --json")]
     Uptime {

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use oxen_config::DiskSpec;
 use oxen_config::disk::vdev_number;
+use oxen_config::{DiskSpec, DomainConfig};
 use serde::Serialize;
 
 use crate::cli::{BlockDetach, BlockList};
@@ -54,7 +54,7 @@ pub fn attach(word: &str, spec: &[String], host: &mut dyn Toolstack) -> Result<(
         let _ = host.store()?.apply(&removal(&disk.back(domid), &front));
         return Err(failure);
     }
-    change_record(&state, host, |disks| disks.push(spec.clone()))
+    change_record(&state, host, |config| config.disks.push(spec.clone()))
 }
 
 /// Takes a disk away from a domain, also for its later lives.
@@ -79,8 +79,8 @@ pub fn detach(arguments: &BlockDetach, host: &mut dyn Toolstack) -> Result<(), F
     host.store()?
         .apply(&removal(&row.back, &disks::front(domid, number)))
         .context(|| format!("detach {word} from domain {domid}"))?;
-    change_record(&state, host, |disks| {
-        disks.retain(|disk| disk.number() != Some(number));
+    change_record(&state, host, |config| {
+        config.disks.retain(|disk| disk.number() != Some(number));
     })
 }
 
@@ -119,13 +119,13 @@ pub fn list(
 }
 
 /// The domain that is meant, which must not be this one.
-fn guest(word: &str, host: &mut dyn Toolstack) -> Result<DomainState, Failure> {
+pub(super) fn guest(word: &str, host: &mut dyn Toolstack) -> Result<DomainState, Failure> {
     let state = names::resolve(host, word)?;
-    super::not_control_domain(state.domid, "given disks")?;
+    super::not_control_domain(state.domid, "given devices")?;
     Ok(state)
 }
 
-fn removal(back: &str, front: &str) -> [crate::host::Change; 2] {
+pub(super) fn removal(back: &str, front: &str) -> [crate::host::Change; 2] {
     [back, front].map(|path| tree::remove(path.to_owned()))
 }
 
@@ -155,7 +155,7 @@ fn rows(domid: u16, host: &mut dyn Toolstack) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-fn state_name(state: Option<&str>) -> &'static str {
+pub(super) fn state_name(state: Option<&str>) -> &'static str {
     match state {
         Some("1") => "initialising",
         Some("2") => "waiting",
@@ -168,10 +168,10 @@ fn state_name(state: Option<&str>) -> &'static str {
 }
 
 /// What the domain is made from when it is made again. One without a record lives once.
-fn change_record(
+pub(super) fn change_record(
     state: &DomainState,
     host: &mut dyn Toolstack,
-    change: impl FnOnce(&mut Vec<DiskSpec>),
+    change: impl FnOnce(&mut DomainConfig),
 ) -> Result<(), Failure> {
     let about = || format!("write the record of domain {}", state.domid);
     let seen: Option<Record> =
@@ -182,7 +182,7 @@ fn change_record(
     let held = names::hold(host, seen.name())?;
     let record = held.read().context(about)?;
     if let Some(mut record) = record.filter(|record| record.uuid == seen.uuid) {
-        change(&mut record.config.disks);
+        change(&mut record.config);
         held.write(&record).context(about)?;
     }
     Ok(())

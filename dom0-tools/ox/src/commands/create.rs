@@ -12,7 +12,7 @@ use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
 use crate::make::{make, undo};
 use crate::records::{Held, Phase, Record};
-use crate::{disks, ending, names, output, records};
+use crate::{disks, ending, names, output, records, vifs};
 
 /// Does `ox create`.
 pub fn run(
@@ -124,11 +124,7 @@ fn check(config: &DomainConfig) -> Result<(), Failure> {
         }
     }
     disks::check_all(&config.disks)?;
-    if !config.vifs.is_empty() {
-        return Err(Failure::NotImplemented(
-            "network interfaces: there is no network back-end yet; remove vif=".to_owned(),
-        ));
-    }
+    vifs::check_all(&config.vifs)?;
     Ok(())
 }
 

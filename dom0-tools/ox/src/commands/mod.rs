@@ -9,6 +9,7 @@ mod lifecycle;
 mod list;
 mod memory;
 mod meta;
+mod network;
 pub mod rename;
 mod scheduler;
 mod stop;
@@ -53,6 +54,9 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
         Command::BlockAttach { domain, disk } => block::attach(&domain, &disk, host),
         Command::BlockDetach(arguments) => block::detach(&arguments, host),
         Command::BlockList(arguments) => block::list(&arguments, host, out),
+        Command::NetworkAttach { domain, vif } => network::attach(&domain, &vif, host),
+        Command::NetworkDetach { domain, device } => network::detach(&domain, &device, host),
+        Command::NetworkList(arguments) => network::list(&arguments, host, out),
         Command::Uptime { domains, json } => list::uptime(&domains, json, host, out),
         Command::Top(arguments) => top::run(&arguments, host, out),
         Command::Dmesg { clear } => info::dmesg(clear, host, out),

@@ -201,7 +201,12 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
             6,
             "disk xvda: another backendtype than ox and kernel",
         ),
-        (vec!["vif=['']"], 6, "not implemented: network interfaces"),
+        (vec!["vif=['ip=10.0.0.1']"], 6, "vif 0: ip="),
+        (
+            vec!["vif=['devid=1', '']"],
+            3,
+            "vif 1: the guest has another one of this number",
+        ),
         (
             vec!["uuid=00000000-0000-0000-0000-000000000000"],
             3,

@@ -3,6 +3,7 @@
 mod block;
 mod create;
 mod daemon;
+mod network;
 mod records;
 mod stop;
 mod verbs;
