@@ -7,7 +7,7 @@ use crate::Case;
 use crate::domains::{CONFIG, MEMORY, USERSPACE, with_tools};
 
 /// Shell functions that the tests use. `within SECONDS COMMAND` waits for a command to succeed.
-const FUNCTIONS: &[&str] = &[
+pub const FUNCTIONS: &[&str] = &[
     r#"within() { n=0; t=$1; shift; while ! eval "$*"; do [ $n = $t ] && { echo "not within $t s: $*"; return 1; }; sleep 1; n=$((n+1)); done; }"#,
     "log() { echo /var/log/xen/console/guest-$1.log; }",
     r#"up() { within 300 "[ \"\$(grep -c 'USERSPACE' $(log $1) 2>/dev/null)\" = $2 ]" || { tail -n 20 $(log $1); tail -n 5 /var/log/xen/*.log; false; }; }"#,
@@ -45,7 +45,7 @@ pub fn cases() -> Vec<Case> {
 
 /// What guests use up.
 #[derive(Clone, Debug)]
-struct Used {
+pub struct Used {
     /// Free pages of the machine.
     free: u64,
     /// All else that dom0 can tell.
@@ -55,7 +55,7 @@ struct Used {
 /// Pages by which tables and heaps may have grown for good: a guest's own would be thousands.
 const GROWTH: u64 = 24;
 
-fn used(dom0: &mut Dom0) -> Result<Used, Failure> {
+pub fn used(dom0: &mut Dom0) -> Result<Used, Failure> {
     let free = dom0.run("ox info | awk '/free_pages/ { print $NF }'")?;
     let free = free
         .parse()
@@ -67,7 +67,7 @@ fn used(dom0: &mut Dom0) -> Result<Used, Failure> {
 }
 
 /// Waits until what guests use up is what it was before.
-fn nothing_left(dom0: &mut Dom0, before: &Used) -> Result<(), Failure> {
+pub fn nothing_left(dom0: &mut Dom0, before: &Used) -> Result<(), Failure> {
     // Daemons let go of a guest shortly after its end.
     let mut now = used(dom0)?;
     for _ in 0..10 {

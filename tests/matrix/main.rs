@@ -19,6 +19,7 @@ mod kills;
 mod ledger;
 mod lives;
 mod many;
+mod networks;
 mod pending;
 mod registers;
 mod scheduling;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         daemons::cases,
         bad_requests::cases,
         kills::cases,
+        networks::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())
