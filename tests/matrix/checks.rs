@@ -1,5 +1,7 @@
 //! What holds in every dom0 that has booted, and what tests do with guests there.
 
+use std::collections::BTreeMap;
+
 use oxen_tests::{Dom0, Failure, ensure};
 
 /// What a healthy kernel log does not hold.
@@ -130,4 +132,31 @@ pub fn guest_answers(
     dom0.run(&format!(
         "{{ printf '%s\\n' '{typed}'; n=0; until grep -q '{wanted}' {log} || [ $n = 60 ]; do sleep 1; n=$((n+1)); done; printf '\\035'; }} | ox console {guest} >/dev/null; tail -n 12 {log}; grep -q '{wanted}' {log}"
     ))
+}
+
+/// The registers that the hypervisor's log has of a domain's vCPU, as `ox dmesg` shows it, by name; `what` happened to it last.
+pub fn registers_in_the_log(
+    dom0: &mut Dom0,
+    domid: &str,
+    what: &str,
+) -> Result<BTreeMap<String, u64>, Failure> {
+    /// Instruction and stack pointer, then the general registers, four a line.
+    const LINES: usize = 5;
+    let log = dom0.run("ox dmesg")?;
+    let lines: Vec<&str> = log.lines().collect();
+    let head = format!("domain {domid} vcpu ");
+    let at = lines
+        .iter()
+        .rposition(|line| line.contains(&head) && line.ends_with(what))
+        .ok_or_else(|| format!("the hypervisor's log does not say that domain {domid} {what}"))?;
+    let words: Vec<&str> = lines[at + 1..]
+        .iter()
+        .take(LINES)
+        .flat_map(|line| line.split_whitespace())
+        .collect();
+    let registers = words.windows(2).filter_map(|pair| {
+        let value = u64::from_str_radix(pair[1].strip_prefix("0x")?, 16).ok()?;
+        Some((pair[0].to_owned(), value))
+    });
+    Ok(registers.collect())
 }

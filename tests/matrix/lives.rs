@@ -15,6 +15,14 @@ pub const FUNCTIONS: &[&str] = &[
     r#"gone() { within 120 "! ox domid $1 >/dev/null 2>&1" || { ox list; cat /var/log/xen/supervisor.log; false; }; }"#,
 ];
 
+/// Makes the shell functions known to dom0's shell.
+pub fn define_functions(dom0: &mut Dom0) -> Result<(), Failure> {
+    for function in FUNCTIONS {
+        dom0.run(&function.replace("USERSPACE", USERSPACE))?;
+    }
+    Ok(())
+}
+
 type Test = fn(&mut Dom0) -> Result<(), Failure>;
 
 pub fn cases() -> Vec<Case> {
@@ -29,9 +37,7 @@ pub fn cases() -> Vec<Case> {
         for (name, test) in tests {
             cases.push(Case::new(kind, name, move |name, kind| {
                 with_tools(name, kind, MEMORY, |dom0| {
-                    for function in FUNCTIONS {
-                        dom0.run(&function.replace("USERSPACE", USERSPACE))?;
-                    }
+                    define_functions(dom0)?;
                     // What guests use up is counted when all daemons are there, and what the first guest leaves for all others.
                     dom0.run("within 60 'grep -q supervising /var/log/xen/supervisor.log && grep -q connected /var/log/xen/xenconsoled.log'")?;
                     dom0.run(&format!("ox create -p {CONFIG} && ox destroy demo"))?;

@@ -6,6 +6,7 @@ mod bad_requests;
 mod boot;
 mod checks;
 mod control;
+mod crowd;
 mod daemons;
 mod devices;
 mod disks;
@@ -23,6 +24,7 @@ mod networks;
 mod pending;
 mod registers;
 mod scheduling;
+mod small;
 mod stock;
 mod time;
 
@@ -86,9 +88,11 @@ fn main() -> ExitCode {
         registers::cases,
         domains::cases,
         guests::cases,
+        small::cases,
         hostile::cases,
         grants::cases,
         scheduling::cases,
+        crowd::cases,
         stock::cases,
         control::cases,
         lives::cases,

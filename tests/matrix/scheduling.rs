@@ -11,14 +11,14 @@ use crate::domains::{MEMORY, setup};
 use crate::{Case, checks};
 
 /// The guest that computes for ever.
-const SPINNER: &str = "oxen-spin-guest";
+pub const SPINNER: &str = "oxen-spin-guest";
 /// Two of it.
 const SPINNERS: [&str; 2] = ["spin-a", "spin-b"];
 /// The guest with a kernel of its own.
 const DEMO: &str = "/etc/oxen/demo.cfg";
 
 /// Instructions in an emulated second, on Bochs.
-const IPS: u64 = 40_000_000;
+pub const IPS: u64 = 40_000_000;
 /// Seconds over which shares are measured.
 const MEASURED: u32 = 4;
 /// How far a share may be from the one that is due, in parts of a CPU: what dom0 needs meanwhile to measure it, and the
@@ -80,7 +80,7 @@ fn shares(name: &str, kind: Kind) -> Result<(), Failure> {
         "ox vcpu-pin 0 0 all && ox vcpu-pin {a} 0 all && ox vcpu-pin {b} 0 all"
     ))?;
     uses(&mut dom0, "two CPUs for two", (1.0, 1.0))?;
-    answers(&mut dom0)?;
+    naps(&mut dom0)?;
     dom0.run(&format!("ox vcpu-pin {a} 0 0"))?;
     dom0.run("sleep 1")?;
     is_on(&mut dom0, a, 0)?;
@@ -120,11 +120,11 @@ fn is_on(dom0: &mut Dom0, name: &str, cpu: u32) -> Result<(), Failure> {
 /// The two spinners get the given parts of a CPU.
 fn uses(dom0: &mut Dom0, what: &str, due: (f64, f64)) -> Result<(), Failure> {
     let [a, b] = SPINNERS;
-    let before = sample(dom0)?;
+    let before = vcpu_times(dom0)?;
     dom0.run(&format!("sleep {MEASURED}"))?;
-    let after = sample(dom0)?;
+    let after = vcpu_times(dom0)?;
     let share = |name: &str| {
-        let used = after.time.get(name)? - before.time.get(name)?;
+        let used = after.of(name)? - before.of(name)?;
         Some(used / (after.at - before.at))
     };
     for (name, due) in [(a, due.0), (b, due.1)] {
@@ -139,15 +139,31 @@ fn uses(dom0: &mut Dom0, what: &str, due: (f64, f64)) -> Result<(), Failure> {
     Ok(())
 }
 
-/// CPU time of all domains, by name, and when that was; in seconds.
-struct Sample {
-    at: f64,
-    time: BTreeMap<String, f64>,
+/// CPU time of all vCPUs.
+pub struct Times {
+    /// When that was: dom0's uptime, in seconds.
+    pub at: f64,
+    /// By domain and number, in nanoseconds.
+    pub time: BTreeMap<(String, u32), u64>,
 }
 
-fn sample(dom0: &mut Dom0) -> Result<Sample, Failure> {
+impl Times {
+    /// All vCPUs of a domain, in seconds.
+    fn of(&self, name: &str) -> Option<f64> {
+        let own: Vec<u64> = self
+            .time
+            .iter()
+            .filter(|((domain, _), _)| domain == name)
+            .map(|(_, nanos)| *nanos)
+            .collect();
+        (!own.is_empty()).then(|| own.iter().sum::<u64>() as f64 / 1e9)
+    }
+}
+
+/// What `ox vcpu-list` says.
+pub fn vcpu_times(dom0: &mut Dom0) -> Result<Times, Failure> {
     let text = dom0.run("ox vcpu-list --json; echo uptime: $(cut -d' ' -f1 /proc/uptime)")?;
-    let mut name = String::new();
+    let (mut name, mut vcpu) = (String::new(), 0);
     let mut time = BTreeMap::new();
     let mut at = f64::NAN;
     for line in text.lines() {
@@ -157,18 +173,19 @@ fn sample(dom0: &mut Dom0) -> Result<Sample, Failure> {
         let value = value.trim().trim_matches([',', '"']);
         match key.trim().trim_matches('"') {
             "name" => name = value.to_owned(),
+            "vcpu" => vcpu = value.parse()?,
             "cpu_time_ns" => {
-                *time.entry(name.clone()).or_insert(0.0) += value.parse::<f64>()? / 1e9
+                time.insert((name.clone(), vcpu), value.parse()?);
             }
             "uptime" => at = value.parse()?,
             _ => {}
         }
     }
-    Ok(Sample { at, time })
+    Ok(Times { at, time })
 }
 
 /// dom0 gets a CPU soon whenever it wants one, though all CPUs are busy.
-fn answers(dom0: &mut Dom0) -> Result<(), Failure> {
+pub fn naps(dom0: &mut Dom0) -> Result<(), Failure> {
     const NAPS: u32 = 20;
     /// Seconds: the naps themselves, and as much for each as starting a process takes on a slow machine.
     const LIMIT: f64 = 1.5;

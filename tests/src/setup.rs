@@ -146,6 +146,22 @@ impl Setup {
         Ok(path)
     }
 
+    /// Puts the kernel that Debian makes for machines in a cloud, of a suite, into dom0's image, for a guest, and the smallest
+    /// RAM disk for it; returns their paths there.
+    ///
+    /// # Errors
+    /// When the kernel cannot be provisioned, or a file not be written.
+    pub fn add_guest_cloud_kernel(&mut self, suite: Suite) -> Result<[String; 2], Failure> {
+        let paths =
+            ["vmlinuz", "initrd"].map(|file| format!("/boot/guest/{file}-cloud-{}", suite.name()));
+        let kernel = one_at_a_time(|| provision::cloud_kernel(suite))?;
+        self.add_file(&paths[0], &kernel)?;
+        let ramdisk = provision::initrd::guest(&kernel)?;
+        let ramdisk = TemporaryFile(self.write_file("cloud", &ramdisk)?);
+        self.add_file(&paths[1], &ramdisk.0)?;
+        Ok(paths)
+    }
+
     /// Puts GRUB into dom0's image, for a guest; returns its path there.
     ///
     /// # Errors

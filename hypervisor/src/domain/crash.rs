@@ -1,6 +1,6 @@
 //! The ends of a vCPU and of a domain, and what is said about them.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 use oxen_abi::Errno;
 use oxen_abi::hvm::param;
@@ -139,10 +139,13 @@ fn report<H: Vcpu>(vcpu: &Running<H>, what: &str) {
         "r13", "r14", "r15",
     ];
     for (names, values) in NAMES.chunks(4).zip(registers.chunks(4)) {
+        // In one piece: each is a line of the log.
+        let mut line = arrayvec::ArrayString::<128>::new();
         for (name, value) in names.iter().zip(values).filter(|(name, _)| **name != "rsp") {
-            console::print(format_args!("{name} {value:#018x} "));
+            // There is room for four.
+            let _ = write!(line, "{name} {value:#018x} ");
         }
-        console::print(format_args!("\n"));
+        console::print(format_args!("{}\n", line.trim_end()));
     }
     let mut text = arrayvec::ArrayString::<1024>::new();
     // A dump that does not fit is cut: the lines so far are still worth printing.

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::num::NonZeroU16;
 use core::ops::Range;
 
 use oxen_abi::start_info::{
@@ -14,6 +15,7 @@ use oxen_core::id::DomainId;
 use oxen_core::kernel::{Image, PvhKernel};
 use oxen_core::memory::p2m::Kind;
 use oxen_core::memory::ranges::{MapEntry, RangeSet, dom0_map};
+use oxen_core::schedule::DEFAULT_WEIGHT;
 
 use super::Domain;
 use super::life::{Life, MOST_VCPUS};
@@ -25,6 +27,11 @@ use crate::stop;
 
 /// RAM that is kept from other use until dom0 is built: where its kernel wants to be.
 pub const KERNEL_WINDOW: Range<u64> = 16 << 20..144 << 20;
+/// Its weight, until `ox sched-credit2` sets another. Xen gives it that of any domain; but it serves all the others, and its
+/// shell is how one gets rid of those that take too much. Beside two dozen vCPUs that compute on two CPUs it would get a
+/// twelfth of one CPU, and making or ending a guest would take minutes. When it has nothing to do this takes nothing from
+/// anybody.
+pub const WEIGHT: NonZeroU16 = NonZeroU16::new(8 * DEFAULT_WEIGHT).unwrap();
 /// Less makes no Debian kernel happy.
 const SMALLEST: u64 = 96 << 20;
 const MIB: u64 = 1 << 20;

@@ -137,6 +137,10 @@ impl Domain {
             None
         };
         let (life, now) = (Arc::new(life), time::nanos());
+        let mut shares = schedule::Params::default();
+        if privileged {
+            shares.weight = dom0::WEIGHT;
+        }
         let vcpus = (0..vcpus).map(|number| VcpuShared::new(VcpuId(number as u16), &life, now));
         let vcpus = try_collect(vcpus).ok()?.into_boxed_slice();
         let runstate_areas = try_collect(vcpus.iter().map(|_| Mutex::new(None))).ok()?;
@@ -152,7 +156,7 @@ impl Domain {
             grants: Grants::new(grants)?,
             vcpus,
             life,
-            shares: schedule::Domain::new(id, schedule::Params::default()),
+            shares: schedule::Domain::new(id, shares),
             foreign: Foreign::default(),
             control: Control::default(),
             handle: Mutex::new([0; 16]),

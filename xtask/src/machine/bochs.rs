@@ -31,6 +31,10 @@ const VGA_BIOS: &[&str] = &[
     "/usr/share/bochs/VGABIOS-lgpl-latest",
 ];
 
+/// MiB of the machine's memory that Bochs keeps in its own at most. Of a larger machine it puts what was not used for longest into
+/// a file of its own that has no name.
+const MOST_IN_MEMORY: u32 = 2048;
+
 /// How long Bochs may take to connect its serial port.
 const CONNECT: Duration = Duration::from_secs(20);
 /// Bytes per sector of a disk image.
@@ -227,7 +231,11 @@ impl Config<'_> {
         };
         line(format_args!("config_interface: textconfig"));
         line(format_args!("display_library: nogui"));
-        line(format_args!("memory: guest={0}, host={0}", machine.memory));
+        line(format_args!(
+            "memory: guest={}, host={}",
+            machine.memory,
+            machine.memory.min(MOST_IN_MEMORY)
+        ));
         line(format_args!(
             "romimage: file=\"{}\", options=fastboot",
             self.bios
@@ -335,6 +343,17 @@ mod tests {
         assert!(text.contains("model=corei7_skylake_x, count=1"), "{text}");
         assert!(text.contains("clock: sync=none"), "{text}");
         assert!(text.contains("dev=127.0.0.1:4321"), "{text}");
+    }
+
+    #[test]
+    fn a_large_machine_is_not_all_in_memory() {
+        let memory = |memory| {
+            let mut machine = Machine::new(Kind::Bochs);
+            machine.memory = memory;
+            render(&machine)
+        };
+        assert!(memory(1024).contains("memory: guest=1024, host=1024\n"));
+        assert!(memory(3072).contains("memory: guest=3072, host=2048\n"));
     }
 
     #[test]

@@ -101,10 +101,10 @@ mod tests {
         for name in [
             "apt",
             "bochs",
+            "grub-pvh",
             "linux-sid",
             "linux-sid.lock",
             "rust-src-1.95.0.part",
-            "grub-pvh",
             "xen-4.17-tools",
         ] {
             assert!(is_ours(name), "{name}");

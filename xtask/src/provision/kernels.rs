@@ -1,4 +1,4 @@
-//! dom0's kernels, from Debian's packages: downloaded and unpacked, never installed.
+//! Debian's kernels, for dom0 and for guests, from its packages: downloaded and unpacked, never installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -87,56 +87,98 @@ pub fn dom0(suite: Suite) -> Result<Dom0> {
     })
 }
 
+/// The kernel that Debian makes for machines in a cloud, of a suite: smaller than the full one, and with the frontends of guests
+/// only. From the cache if it is there.
+///
+/// # Errors
+/// As for [`dom0`].
+pub fn cloud(suite: Suite) -> Result<PathBuf> {
+    let folder = cache::folder(&format!("linux-cloud-{}", suite.name()), |work| {
+        let step = Step::start(format!(
+            "fetching the cloud kernel of Debian {}",
+            suite.name()
+        ));
+        let tree = unpack(suite, "linux-image-cloud-amd64", work, &step)?;
+        fs::copy(tree.kernel()?, work.join("vmlinuz"))?;
+        fs::remove_dir_all(tree.root)?;
+        step.done();
+        Ok(())
+    })?;
+    Ok(folder.join("vmlinuz"))
+}
+
 /// Leaves `vmlinuz`, `version` and `modules` (the modules' folder of that version) in `work`.
 fn fetch(suite: Suite, work: &Path) -> Result<()> {
     let step = Step::start(format!("fetching the kernel of Debian {}", suite.name()));
-    let archive = Archive::open(suite.parts(), false)?;
-    let tree = work.join("tree");
-    for package in packages(&archive)? {
-        step.detail(&package);
-        let file = archive.download(&package, work)?;
-        archive::unpack(&file, &tree)?;
-        fs::remove_file(file)?;
-    }
-    let modules = ["lib/modules", "usr/lib/modules"]
-        .into_iter()
-        .filter_map(|folder| fs::read_dir(tree.join(folder)).ok())
-        .flat_map(|entries| entries.flatten())
-        .map(|entry| entry.path())
-        .find(|folder| folder.join("kernel").exists())
-        .context("the kernel package holds no modules")?;
-    let version = modules.file_name().unwrap_or_default().to_owned();
-    let boot = fs::read_dir(tree.join("boot"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let kernel = boot
-        .filter(|file| {
-            file.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
-        })
-        .chain([
-            tree.join("usr/lib/modules").join(&version).join("vmlinuz"),
-            modules.join("vmlinuz"),
-        ])
-        .find(|file| file.exists())
-        .context("the kernel package holds no kernel")?;
-    fs::copy(kernel, work.join("vmlinuz"))?;
-    fs::rename(&modules, work.join("modules"))?;
+    let tree = unpack(suite, "linux-image-amd64", work, &step)?;
+    let version = tree.modules.file_name().unwrap_or_default().to_owned();
+    fs::copy(tree.kernel()?, work.join("vmlinuz"))?;
+    fs::rename(&tree.modules, work.join("modules"))?;
     fs::write(work.join("version"), version.to_string_lossy().as_bytes())?;
-    fs::remove_dir_all(tree)?;
+    fs::remove_dir_all(tree.root)?;
     modules::make_lists(work)?;
     step.done();
     Ok(())
 }
 
-/// The packages behind the suite's meta package: one up to Debian 13, split in three since.
-fn packages(archive: &Archive) -> Result<Vec<String>> {
+/// Kernel packages, unpacked.
+struct Tree {
+    root: PathBuf,
+    /// The modules' folder of the kernel's version.
+    modules: PathBuf,
+}
+
+impl Tree {
+    /// The kernel's file.
+    fn kernel(&self) -> Result<PathBuf> {
+        let version = self.modules.file_name().unwrap_or_default();
+        let boot = fs::read_dir(self.root.join("boot"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
+        boot.filter(|file| {
+            file.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+        })
+        .chain([
+            self.root
+                .join("usr/lib/modules")
+                .join(version)
+                .join("vmlinuz"),
+            self.modules.join("vmlinuz"),
+        ])
+        .find(|file| file.exists())
+        .context("the kernel package holds no kernel")
+    }
+}
+
+/// Unpacks what a suite's meta package stands for, below `work`.
+fn unpack(suite: Suite, meta: &str, work: &Path, step: &Step) -> Result<Tree> {
+    let archive = Archive::open(suite.parts(), false)?;
+    let root = work.join("tree");
+    for package in packages(&archive, meta)? {
+        step.detail(&package);
+        let file = archive.download(&package, work)?;
+        archive::unpack(&file, &root)?;
+        fs::remove_file(file)?;
+    }
+    let modules = ["lib/modules", "usr/lib/modules"]
+        .into_iter()
+        .filter_map(|folder| fs::read_dir(root.join(folder)).ok())
+        .flat_map(|entries| entries.flatten())
+        .map(|entry| entry.path())
+        .find(|folder| folder.join("kernel").exists())
+        .context("the kernel package holds no modules")?;
+    Ok(Tree { root, modules })
+}
+
+/// The packages behind a suite's meta package: one up to Debian 13, split in three since.
+fn packages(archive: &Archive, meta: &str) -> Result<Vec<String>> {
     const PARTS: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
     let is_part = |name: &String| PARTS.iter().any(|part| name.starts_with(part));
     let mut found: Vec<String> = Vec::new();
-    let mut queue: Vec<String> = vec!["linux-image-amd64".into()];
+    let mut queue: Vec<String> = vec![meta.to_owned()];
     while let Some(package) = queue.pop() {
         for dependency in archive.dependencies(&package).into_iter().filter(is_part) {
             if !found.contains(&dependency) {
@@ -146,7 +188,7 @@ fn packages(archive: &Archive) -> Result<Vec<String>> {
         }
     }
     if found.is_empty() {
-        bail!("linux-image-amd64 depends on no kernel package");
+        bail!("{meta} depends on no kernel package");
     }
     Ok(found)
 }

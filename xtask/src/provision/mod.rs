@@ -23,7 +23,7 @@ use anyhow::{Result, bail};
 use crate::progress::say;
 
 pub use grub::pvh_image as pvh_grub;
-pub use kernels::{Dom0, Suite};
+pub use kernels::{Dom0, Suite, cloud as cloud_kernel};
 pub use packages::{missing_packages, packages};
 pub use peer::Xen;
 pub use toolstack::with_tools;
@@ -44,6 +44,7 @@ pub fn everything() -> Result<()> {
         grub::pvh_image().map(drop),
         xen::tools().map(drop),
         plain::kernel(Suite::Bookworm).map(drop),
+        kernels::cloud(Suite::Bookworm).map(drop),
     ];
     let failed: Vec<String> = parts
         .into_iter()

@@ -17,12 +17,12 @@ mod witness;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use oxen_abi::sched;
-use oxen_guest_runtime::{apic, command_line, cpu, line, shut_down};
+use oxen_guest_runtime::{apic, command_line, cpu, line, others, shut_down};
 
 use calls::Caller;
 
 /// Most vCPUs that make calls.
-pub const MOST_VCPUS: usize = 4;
+pub const MOST_VCPUS: usize = others::MOST;
 /// How often the whole run says how far it is.
 const REPORTS: u64 = 10;
 /// The first vCPU looks after the others each so many of its calls.
@@ -50,7 +50,7 @@ fn guest_main() {
     SHARE.store(calls.div_ceil(vcpus as u64), Ordering::Relaxed);
     line!("hostile: seed={seed} calls={calls} vcpus={vcpus}");
     arguments::prepare();
-    vcpus::start_others(vcpus, others_main);
+    others::start(vcpus, others_main);
     attack(0, vcpus);
     // Stopped ones are started again, or they would never be done.
     while (DONE.load(Ordering::Acquire) as usize) < vcpus {
@@ -70,6 +70,7 @@ fn guest_main() {
 }
 
 fn others_main(vcpu: usize) -> ! {
+    vcpus::begin(vcpu);
     attack(vcpu, 0);
     loop {
         vcpus::rest();

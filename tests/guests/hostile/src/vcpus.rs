@@ -1,9 +1,6 @@
 //! The guest's vCPUs: what each needs to take interrupts, and how they keep each other going.
 
-use core::arch::global_asm;
-use core::sync::atomic::{AtomicUsize, Ordering};
-
-use oxen_abi::vcpu::{self, cmd, context};
+use oxen_abi::vcpu::{self, cmd};
 use oxen_abi::{numbers, sched};
 use oxen_guest_runtime::events::Clock;
 use oxen_guest_runtime::{apic, cpu, hypercall};
@@ -13,7 +10,6 @@ use crate::random::Random;
 use crate::{MOST_VCPUS, arguments, traps};
 
 const MSR_GS_BASE: u32 = 0xC000_0101;
-const STACK: usize = 32 << 10;
 const PAGE: u64 = 4096;
 
 /// A vCPU's own page: its `vcpu_info`, the arguments of calls that the others must not change, its state.
@@ -48,36 +44,6 @@ static mut PLACES: [Place; MOST_VCPUS] = [const {
     }
 }; MOST_VCPUS];
 
-#[repr(C, align(16))]
-struct Stacks([[u8; STACK]; MOST_VCPUS]);
-
-static mut STACKS: Stacks = Stacks([[0; STACK]; MOST_VCPUS]);
-
-/// The function that the other vCPUs run.
-static FUNCTION: AtomicUsize = AtomicUsize::new(0);
-
-// RDI: the vCPU's number. It starts in 64-bit mode, with segments that are not the guest's own yet.
-global_asm!(
-    ".section .text",
-    ".global hostile_vcpu",
-    "hostile_vcpu:",
-    "lgdt [gdt_pointer]",
-    "push 8",
-    "lea rax, [1f]",
-    "push rax",
-    "retfq",
-    "1: call load_segments",
-    "xor ebp, ebp",
-    "call hostile_vcpu_main",
-    "2: hlt",
-    "jmp 2b",
-);
-
-unsafe extern "C" {
-    static page_root: u8;
-    fn hostile_vcpu();
-}
-
 fn place(vcpu: usize) -> *mut Place {
     (&raw mut PLACES)
         .cast::<Place>()
@@ -100,45 +66,12 @@ pub fn settle(vcpu: usize) {
     assert!(result == 0, "register_vcpu_info of vCPU {vcpu}: {result}");
 }
 
-/// Starts the vCPUs from 1 on in `function`.
-pub fn start_others(vcpus: usize, function: fn(usize) -> !) {
-    const PAGING: u64 = 1 << 31 | 1 << 5 | 1 << 4 | 1;
-    const PAE_AND_SSE: u64 = 0x620;
-    const LONG_MODE: u64 = 1 << 8 | 1 << 10;
-    const RSP: usize = 8 * 4;
-    const RDI: usize = 8 * 7;
-    FUNCTION.store(function as usize, Ordering::Release);
-    for vcpu in 1..vcpus {
-        let stack = (&raw mut STACKS).cast::<u8>() as u64 + ((vcpu + 1) * STACK) as u64;
-        let mut bytes = [0; context::SIZE];
-        bytes[context::MODE..][..4].copy_from_slice(&context::MODE_64.to_le_bytes());
-        for (field, value) in [
-            (RSP, stack),
-            (RDI, vcpu as u64),
-            (context::IP_64, hostile_vcpu as *const () as u64),
-            (context::CR0_64, PAGING),
-            (context::CR3_64, &raw const page_root as u64),
-            (context::CR4_64, PAE_AND_SSE),
-            (context::EFER_64, LONG_MODE),
-        ] {
-            bytes[context::REGISTERS + field..][..8].copy_from_slice(&value.to_le_bytes());
-        }
-        let made = hypercall::vcpu_op(cmd::INITIALISE, vcpu as u32, &bytes);
-        let up = hypercall::vcpu_op(cmd::UP, vcpu as u32, &());
-        assert!((made, up) == (0, 0), "vCPU {vcpu}: {made}, {up}");
-    }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn hostile_vcpu_main(vcpu: usize) -> ! {
+/// Has one of the other vCPUs take interrupts, before all else.
+pub fn begin(vcpu: usize) {
     traps::load();
     apic::enable();
     settle(vcpu);
-    let address = FUNCTION.load(Ordering::Acquire);
-    // SAFETY: `start_others` stored a function of this type before it started anyone.
-    let function = unsafe { core::mem::transmute::<usize, fn(usize) -> !>(address) };
     cpu::interrupts(true);
-    function(vcpu)
 }
 
 /// Starts again what calls have stopped, and wakes what waits.

@@ -113,6 +113,14 @@ pub fn forget() {
     }
 }
 
+/// Place of the first vCPU's clock in the shared page.
+const TIME: usize = 32;
+
+/// System time in nanoseconds.
+pub fn system_time() -> u64 {
+    Clock::read(shared(TIME)).after(0).0
+}
+
 /// Sets the first vCPU's one-shot timer `nanos` ahead; returns the TSC value that this is.
 pub fn set_timer(nanos: u64) -> u64 {
     let (deadline, ticks) = Clock::read(shared(TIME)).after(nanos);

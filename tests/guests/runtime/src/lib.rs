@@ -13,6 +13,7 @@ pub mod domain;
 pub mod events;
 pub mod grants;
 pub mod hypercall;
+pub mod others;
 pub mod ring;
 pub mod second;
 pub mod xenstore;

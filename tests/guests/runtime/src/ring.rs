@@ -12,6 +12,9 @@ use oxen_abi::{numbers, sched};
 use crate::hypercall::{self, SELF};
 
 const CONTROL_DOMAIN: u16 = 0;
+const IN_SIZE: u32 = 1024;
+const IN_CONS: usize = 3072;
+const IN_PROD: usize = 3076;
 const OUT: usize = 1024;
 const OUT_SIZE: u32 = 2048;
 const OUT_CONS: usize = 3080;
@@ -50,6 +53,25 @@ pub fn write(bytes: &[u8]) {
 /// not take the channel away.
 pub fn trust_channel() {
     TRUSTED.store(true, Ordering::Relaxed);
+}
+
+/// Takes a byte that was typed, if there is one. For one reader, after the first [`write`].
+pub fn read() -> Option<u8> {
+    if PAGE.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    // SAFETY: inside the ring's page, which is identity-mapped; the input's bytes begin there, and indices are taken modulo
+    // their number.
+    unsafe {
+        let cons = word(IN_CONS).read_volatile();
+        if cons == word(IN_PROD).read_volatile() {
+            return None;
+        }
+        let place = word(0).cast::<u8>().add((cons % IN_SIZE) as usize);
+        let byte = place.read_volatile();
+        word(IN_CONS).write_volatile(cons.wrapping_add(1));
+        Some(byte)
+    }
 }
 
 /// Finds the ring, the first time; false if the domain has none.

@@ -44,6 +44,10 @@ fn weights_are_honoured_on_two_cpus() {
     shares(2, &[(1, 512), (2, 256), (3, 256), (4, 256)], 100);
     shares(2, &[(1, 256), (1, 256), (2, 512), (2, 512)], 100);
     shares(2, &[(1, 256), (2, 512), (3, 768), (4, 1024), (5, 128)], 200);
+    // Eight guests of three vCPUs, and a control domain that is as busy as they are.
+    let guests = (0..24).map(|i| (1 + i / 3, [256, 512, 768, 1024][usize::from(i / 6)]));
+    let all: Vec<_> = guests.chain([(0, 2048)]).collect();
+    shares(2, &all, 200);
 }
 
 #[test]
