@@ -9,8 +9,9 @@ use crate::domains::{MEMORY, setup};
 use crate::scheduling::{IPS, SPINNER, naps, vcpu_times};
 use crate::{Case, checks};
 
+const GUESTS: usize = 8;
 /// The guests' weights; each is named `crowd-` and its place, from 1.
-const WEIGHTS: [u32; 8] = [256, 256, 256, 256, 512, 512, 768, 1024];
+const WEIGHTS: [u32; GUESTS] = [256, 256, 256, 256, 512, 512, 768, 1024];
 const VCPUS: u32 = 3;
 const CPUS: f64 = 2.0;
 /// Caps that are set later, by the guests' places, in percent of a CPU: both less than the guest would get.
@@ -142,9 +143,11 @@ fn is_about(name: &str, share: f64, due: f64, all: &[f64]) -> Result<(), Failure
 /// What each guest had of a CPU for some seconds, by its own accounts; these are right, and agree with dom0's.
 fn measure(dom0: &mut Dom0, seconds: u32) -> Result<Vec<f64>, Failure> {
     let before = vcpu_times(dom0)?;
-    let first = read_all(dom0)?;
+    let newest = read_all(dom0, [u64::MAX; GUESTS])?;
+    // Those are from after dom0's first look.
+    let from = newest.map(|told| told.last().map_or(0, |accounts| accounts.round) + UNDER_WAY);
     dom0.run(&format!("sleep {}", seconds + 2))?;
-    let last = read_all(dom0)?;
+    let told = read_all(dom0, from)?;
     let after = vcpu_times(dom0)?;
     let ran = |times: &BTreeMap<(String, u32), u64>| times.values().sum::<u64>() as f64 / 1e9;
     let used = (ran(&after.time) - ran(&before.time)) / (after.at - before.at);
@@ -154,15 +157,11 @@ fn measure(dom0: &mut Dom0, seconds: u32) -> Result<Vec<f64>, Failure> {
         WEIGHTS.len() as u32 * VCPUS
     );
     let mut shares = Vec::new();
-    for (index, (first, last)) in first.iter().zip(&last).enumerate() {
+    for (index, told) in told.iter().enumerate() {
         let name = guest(index);
-        let newest = first.last().map_or(0, |accounts| accounts.round);
-        // Those are from after dom0's first look.
-        let begin = last
-            .iter()
-            .find(|accounts| accounts.round >= newest + UNDER_WAY)
-            .ok_or_else(|| format!("{name} has not told its accounts for {seconds} s"))?;
-        let end = last.last().unwrap_or(begin);
+        let [begin, .., end] = &told[..] else {
+            return Err(format!("{name} has not told its accounts for {seconds} s").into());
+        };
         ensure!(
             end.round > begin.round + u64::from(seconds) / 2,
             "{name} has told its accounts too seldom: {} to {}",
@@ -224,23 +223,26 @@ struct Vcpu {
     times: [u64; 4],
 }
 
-/// The accounts that all guests have told.
-fn read_all(dom0: &mut Dom0) -> Result<Vec<Vec<Accounts>>, Failure> {
-    let text = dom0.run(
-        "for n in 1 2 3 4 5 6 7 8; do echo guest; grep 'spin: accounts' /var/log/xen/console/guest-crowd-$n.log | tail -n 64; done",
-    )?;
-    let mut guests: Vec<Vec<Accounts>> = Vec::new();
-    for line in text.lines() {
-        match (line.trim_end().split_once("accounts "), guests.last_mut()) {
-            (Some((_, line)), Some(guest)) => guest.extend(parse(line)),
-            _ => guests.push(Vec::new()),
-        }
-    }
-    Ok(guests)
+/// Of the accounts that each guest has told, the first ones from a round on, one for each guest, and the newest.
+fn read_all(dom0: &mut Dom0, from: [u64; GUESTS]) -> Result<[Vec<Accounts>; GUESTS], Failure> {
+    /// `spin: accounts ROUND`, and for each vCPU a bar and five numbers.
+    const WORDS: u32 = 3 + 6 * VCPUS;
+    let looks = from.iter().zip(1..).map(|(from, number)| {
+        format!(
+            "echo guest; awk '/spin: accounts/ && NF == {WORDS} {{ if ($3 >= {from} && !seen) {{ print; seen = 1 }} last = $0 }} END {{ print last }}' /var/log/xen/console/guest-crowd-{number}.log; "
+        )
+    });
+    let text = dom0.run(&looks.collect::<String>())?;
+    let mut guests = text
+        .split("guest\n")
+        .skip(1)
+        .map(|lines| lines.lines().filter_map(parse).collect());
+    Ok(std::array::from_fn(|_| guests.next().unwrap_or_default()))
 }
 
 /// `ROUND | AT RUNNING RUNNABLE BLOCKED OFFLINE | …`; nothing of a line that is not whole.
 fn parse(line: &str) -> Option<Accounts> {
+    let (_, line) = line.trim_end().split_once("accounts ")?;
     let mut parts = line.split(" | ");
     let round = parts.next()?.trim().parse().ok()?;
     let vcpus = parts.map(|part| {
