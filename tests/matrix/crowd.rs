@@ -56,7 +56,7 @@ fn crowd(name: &str, kind: Kind) -> Result<(), Failure> {
     }
     by_weight(&mut dom0, seconds)?;
     // dom0's shell goes before those that only compute.
-    naps(&mut dom0)?;
+    naps(&mut dom0, 4.0)?;
     let beside = a_list(&mut dom0)?;
     ensure!(
         beside < 1.0 + 6.0 * alone,
