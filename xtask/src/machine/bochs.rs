@@ -35,8 +35,9 @@ const VGA_BIOS: &[&str] = &[
 /// a file of its own that has no name.
 const MOST_IN_MEMORY: u32 = 2048;
 
-/// How long Bochs may take to connect its serial port.
-const CONNECT: Duration = Duration::from_secs(20);
+/// How long Bochs may take to connect its serial port. Where its memory is partly in a file it computes for some seconds before,
+/// which is a minute on a busy host.
+const CONNECT: Duration = Duration::from_secs(120);
 /// Bytes per sector of a disk image.
 const SECTOR: u64 = 512;
 

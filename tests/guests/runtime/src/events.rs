@@ -113,9 +113,6 @@ pub fn forget() {
     }
 }
 
-/// Place of the first vCPU's clock in the shared page.
-const TIME: usize = 32;
-
 /// System time in nanoseconds.
 pub fn system_time() -> u64 {
     Clock::read(shared(TIME)).after(0).0
@@ -132,7 +129,6 @@ pub fn set_timer(nanos: u64) -> u64 {
 
 /// Nanoseconds that so many TSC ticks are.
 pub fn nanos(ticks: u64) -> u64 {
-    const TIME: usize = 32;
     Clock::read(shared(TIME)).nanos(ticks)
 }
 
