@@ -101,14 +101,14 @@ fn ends(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
     let crashed = dom0.run("ox domid end")?;
     dom0.run(&format!("type_in end c; ready 5 && {kept}"))?;
     call_registers(dom0, &crashed)?;
-    let both = dom0.run(&format!("{kept}; ox domid $d; ox domid end; ox destroy $d"))?;
+    let both = dom0.run(&format!("{kept}; ox domid $d; ox domid end"))?;
     let numbers: Vec<&str> = both.lines().rev().take(2).collect();
     ensure!(
         numbers.len() == 2 && numbers[1] == crashed && numbers[0] != crashed,
         "domain {crashed} was to be renamed, and another to have its name: {both}"
     );
 
-    dom0.run("type_in end p; gone end")?;
+    dom0.run("type_in end p; gone end && ox destroy $d")?;
     for (action, then) in [
         ("coredump-destroy", dumped),
         ("destroy", "! ls /var/lib/xen/dump/end-*"),
