@@ -42,6 +42,11 @@ fn crowd(name: &str, kind: Kind) -> Result<(), Failure> {
     dom0.run(&format!(
         "printf '%s\\n' 'name=\"crowd\"' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=32' 'vcpus={VCPUS}' 'extra=\"vcpus={VCPUS} accounts=500\"' >/run/crowd.cfg"
     ))?;
+    // A line of accounts has its round as its third word, and for each vCPU a bar and five numbers.
+    let words = 3 + 6 * VCPUS;
+    dom0.run(&format!(
+        "told() {{ echo guest; awk -v from=$2 '/spin: accounts/ && NF == {words} {{ if ($3 >= from && !seen) {{ print; seen = 1 }} last = $0 }} END {{ print last }}' /var/log/xen/console/guest-crowd-$1.log; }}"
+    ))?;
     let free = checks::free_memory(&mut dom0)?;
     for (index, weight) in WEIGHTS.iter().enumerate() {
         dom0.run(&format!(
@@ -225,13 +230,9 @@ struct Vcpu {
 
 /// Of the accounts that each guest has told, the first ones from a round on, one for each guest, and the newest.
 fn read_all(dom0: &mut Dom0, from: [u64; GUESTS]) -> Result<[Vec<Accounts>; GUESTS], Failure> {
-    /// `spin: accounts ROUND`, and for each vCPU a bar and five numbers.
-    const WORDS: u32 = 3 + 6 * VCPUS;
-    let looks = from.iter().zip(1..).map(|(from, number)| {
-        format!(
-            "echo guest; awk '/spin: accounts/ && NF == {WORDS} {{ if ($3 >= {from} && !seen) {{ print; seen = 1 }} last = $0 }} END {{ print last }}' /var/log/xen/console/guest-crowd-{number}.log; "
-        )
-    });
+    let looks = (1..)
+        .zip(from)
+        .map(|(number, from)| format!("told {number} {from}; "));
     let text = dom0.run(&looks.collect::<String>())?;
     let mut guests = text
         .split("guest\n")
