@@ -362,6 +362,7 @@ fn new_vcpu<B: Backend>(
         yields: false,
         set_timer: None,
         kept: vcpu::msr::Kept::default(),
+        cpu_policy: domain::control::PolicyCopy::default(),
         map_generation: 0,
     };
     if index == 0 && running.domain.privileged {

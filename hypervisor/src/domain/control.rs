@@ -1,7 +1,7 @@
 //! What the control domain has set for a domain, beside its life: memory kept for it, how it sees its CPUs.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use oxen_core::address::Gfn;
 use oxen_core::cpu_policy::Policy;
@@ -11,6 +11,14 @@ use spin::{Mutex, RwLock};
 
 use crate::memory::frames::Block;
 
+/// A vCPU's copy of what CPUID shows it, so that its CPUIDs share neither a lock nor a count of references.
+#[derive(Default)]
+pub struct PolicyCopy {
+    version: u32,
+    /// As of the last update.
+    pub policy: Option<Arc<Policy>>,
+}
+
 /// A domain's settings.
 #[derive(Default)]
 pub struct Control {
@@ -18,6 +26,8 @@ pub struct Control {
     time_offset: AtomicI64,
     /// What CPUID shows it, if not what all guests are shown.
     cpu_policy: RwLock<Option<Arc<Policy>>>,
+    /// How often that has been set: vCPUs have copies.
+    policies_set: AtomicU32,
     /// Memory that is kept for it while it is built.
     pub claim: Mutex<Claim>,
     /// What a call was in the middle of clearing for it, and for which place.
@@ -46,11 +56,24 @@ impl Control {
     /// Sets what CPUID shows it.
     pub fn set_cpu_policy(&self, policy: Arc<Policy>) {
         *self.cpu_policy.write() = Some(policy);
+        self.policies_set.fetch_add(1, Ordering::Release);
     }
 
     /// That, if it has been set.
     pub fn cpu_policy(&self) -> Option<Arc<Policy>> {
         self.cpu_policy.read().clone()
+    }
+
+    /// Brings a copy of that up to date.
+    #[inline]
+    pub fn update_cpu_policy(&self, copy: &mut PolicyCopy) {
+        let version = self.policies_set.load(Ordering::Acquire);
+        if copy.version != version {
+            *copy = PolicyCopy {
+                version,
+                policy: self.cpu_policy(),
+            };
+        }
     }
 
     /// Whether they do not.

@@ -376,7 +376,7 @@ impl Domain {
 
     fn post(&self, vcpu: &VcpuShared, vector: u8, trigger: Trigger) {
         if vcpu.posted.post(vector, trigger) {
-            vcpu.kick();
+            vcpu.kick_for_entry();
         }
     }
 }
@@ -388,7 +388,7 @@ impl Notify for Domain {
         };
         match vcpu.upcall_vector() {
             Some(vector) => self.post(vcpu, vector, Trigger::Edge),
-            None => vcpu.kick(),
+            None => vcpu.kick_for_entry(),
         }
     }
 }

@@ -19,7 +19,7 @@ static UNKNOWN: AtomicU64 = AtomicU64::new(0);
 pub fn sched_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Arguments) -> Outcome {
     match command {
         cmd::YIELD => {
-            vcpu.yields = true;
+            vcpu.yield_turn();
             Ok(0)
         }
         cmd::BLOCK => {

@@ -14,40 +14,37 @@ use crate::domain::Domain;
 use crate::time;
 
 /// What the answer depends on besides the host.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
+#[derive(Clone, Copy)]
+pub struct View<'a> {
     /// The vCPU's number.
     pub vcpu: u32,
     /// Its local APIC ID.
     pub apic_id: u32,
-    /// vCPUs in the domain.
-    pub vcpus: u32,
-    /// The domain's number.
-    pub domain: u32,
+    /// The domain.
+    pub domain: &'a Domain,
     /// Whether the guest has set CR4.OSXSAVE.
     pub osxsave: bool,
-    /// TSC rate in kHz.
-    pub tsc_khz: u32,
-    /// TSC→nanoseconds: multiplier and shift as in `vcpu_time_info`.
-    pub tsc_scale: (u32, i8),
-    /// Guest TSC minus host TSC.
-    pub tsc_offset: u64,
 }
 
-impl View {
+impl<'a> View<'a> {
     /// As a domain's first vCPU has it before it runs.
-    pub fn of(domain: &Domain) -> Self {
+    pub const fn of(domain: &'a Domain) -> Self {
         Self {
             vcpu: 0,
             apic_id: 0,
-            vcpus: domain.vcpus.len() as u32,
-            domain: domain.id.0.into(),
+            domain,
             osxsave: false,
-            tsc_khz: time::khz() as u32,
-            tsc_scale: (time::scale().multiplier, time::scale().shift),
-            tsc_offset: 0,
         }
     }
+
+    fn vcpus(&self) -> u32 {
+        self.domain.vcpus.len() as u32
+    }
+}
+
+/// TSC rate in kHz, as leaves have it.
+fn tsc_khz() -> u32 {
+    time::khz() as u32
 }
 
 /// Bits `list` as a mask.
@@ -99,7 +96,7 @@ const LAST_BASIC: u32 = 0xD;
 const LAST_BASIC_INTEL: u32 = 0x16;
 const LAST_EXTENDED: u32 = 0x8000_0008;
 
-type Filter = fn(&View, u32, CpuidResult) -> CpuidResult;
+type Filter = fn(&View<'_>, u32, CpuidResult) -> CpuidResult;
 
 /// Filters by leaf; a leaf that is not here reads as zero.
 const FILTERS: &[(u32, Filter)] = &[
@@ -152,7 +149,7 @@ const NOTHING: CpuidResult = CpuidResult {
 };
 
 /// Answers CPUID for `leaf` and `subleaf`.
-pub fn answer(view: &View, leaf: u32, subleaf: u32) -> CpuidResult {
+pub fn answer(view: &View<'_>, leaf: u32, subleaf: u32) -> CpuidResult {
     if leaf & 0xFFFF_FF00 == abi::BASE {
         return hypervisor_leaf(view, leaf - abi::BASE, subleaf);
     }
@@ -163,7 +160,7 @@ pub fn answer(view: &View, leaf: u32, subleaf: u32) -> CpuidResult {
 }
 
 /// The same as EAX, EBX, ECX and EDX.
-pub fn values(view: &View, leaf: u32, subleaf: u32) -> Values {
+pub fn values(view: &View<'_>, leaf: u32, subleaf: u32) -> Values {
     let result = answer(view, leaf, subleaf);
     [result.eax, result.ebx, result.ecx, result.edx]
 }
@@ -212,7 +209,7 @@ pub fn indices(values: impl Fn(u32, u32) -> Values) -> Vec<Index> {
     list
 }
 
-fn basic_features(view: &View, _: u32, host: CpuidResult) -> CpuidResult {
+fn basic_features(view: &View<'_>, _: u32, host: CpuidResult) -> CpuidResult {
     // Brand index and CLFLUSH size stay; one logical processor; the initial APIC ID is the vCPU's.
     let ebx = host.ebx & 0xFFFF | 1 << 16 | view.apic_id << 24;
     let mut ecx = host.ecx & LEAF_1_ECX | LEAF_1_ECX_X2APIC | LEAF_1_ECX_HYPERVISOR;
@@ -227,7 +224,7 @@ fn basic_features(view: &View, _: u32, host: CpuidResult) -> CpuidResult {
     }
 }
 
-fn structured_features(_: &View, subleaf: u32, host: CpuidResult) -> CpuidResult {
+fn structured_features(_: &View<'_>, subleaf: u32, host: CpuidResult) -> CpuidResult {
     match subleaf {
         0 => CpuidResult {
             eax: host.eax.min(1),
@@ -244,14 +241,14 @@ fn structured_features(_: &View, subleaf: u32, host: CpuidResult) -> CpuidResult
 }
 
 /// One thread a core, all vCPUs' cores in one package (SDM vol. 2A, CPUID leaf 0BH).
-fn topology(view: &View, subleaf: u32, _: CpuidResult) -> CpuidResult {
+fn topology(view: &View<'_>, subleaf: u32, _: CpuidResult) -> CpuidResult {
     const THREAD: u32 = 1 << 8;
     const CORE: u32 = 2 << 8;
     let (eax, ebx, kind) = match subleaf {
         0 => (0, 1, THREAD),
         1 => (
-            view.vcpus.next_power_of_two().trailing_zeros().max(1),
-            view.vcpus,
+            view.vcpus().next_power_of_two().trailing_zeros().max(1),
+            view.vcpus(),
             CORE,
         ),
         _ => (0, 0, 0),
@@ -265,9 +262,9 @@ fn topology(view: &View, subleaf: u32, _: CpuidResult) -> CpuidResult {
 }
 
 /// Base and maximum frequency as the TSC was measured, not as the host's leaf claims; the customary bus. In MHz.
-fn frequencies(view: &View, _: u32, _: CpuidResult) -> CpuidResult {
+fn frequencies(_: &View<'_>, _: u32, _: CpuidResult) -> CpuidResult {
     const BUS: u32 = 100;
-    let mhz = view.tsc_khz.div_ceil(1000);
+    let mhz = tsc_khz().div_ceil(1000);
     CpuidResult {
         eax: mhz,
         ebx: mhz,
@@ -277,7 +274,7 @@ fn frequencies(view: &View, _: u32, _: CpuidResult) -> CpuidResult {
 }
 
 /// EBX of sub-leaves 0 and 1 depends on XCR0, and the guest's own is loaded while its exits are handled.
-fn extended_state(_: &View, subleaf: u32, host: CpuidResult) -> CpuidResult {
+fn extended_state(_: &View<'_>, subleaf: u32, host: CpuidResult) -> CpuidResult {
     let supported = xcr0_allowed();
     match subleaf {
         0 => CpuidResult {
@@ -297,7 +294,7 @@ fn extended_state(_: &View, subleaf: u32, host: CpuidResult) -> CpuidResult {
     }
 }
 
-fn extended_features(_: &View, _: u32, host: CpuidResult) -> CpuidResult {
+fn extended_features(_: &View<'_>, _: u32, host: CpuidResult) -> CpuidResult {
     CpuidResult {
         eax: host.eax,
         ebx: host.ebx,
@@ -307,7 +304,7 @@ fn extended_features(_: &View, _: u32, host: CpuidResult) -> CpuidResult {
     }
 }
 
-fn hypervisor_leaf(view: &View, leaf: u32, subleaf: u32) -> CpuidResult {
+fn hypervisor_leaf(view: &View<'_>, leaf: u32, subleaf: u32) -> CpuidResult {
     match (leaf, subleaf) {
         (0, _) => CpuidResult {
             eax: abi::BASE + abi::LAST_LEAF,
@@ -327,26 +324,27 @@ fn hypervisor_leaf(view: &View, leaf: u32, subleaf: u32) -> CpuidResult {
         (3, 0) => CpuidResult {
             eax: 0,
             ebx: 0,
-            ecx: view.tsc_khz,
+            ecx: tsc_khz(),
             edx: 0,
         },
         (3, 1) => {
-            let (multiplier, shift) = view.tsc_scale;
+            let scale = time::scale();
+            // The guest's TSC is the host's.
             CpuidResult {
-                eax: view.tsc_offset as u32,
-                ebx: (view.tsc_offset >> 32) as u32,
-                ecx: multiplier,
-                edx: i32::from(shift) as u32,
+                eax: 0,
+                ebx: 0,
+                ecx: scale.multiplier,
+                edx: i32::from(scale.shift) as u32,
             }
         }
         (3, 2) => CpuidResult {
-            eax: view.tsc_khz,
+            eax: tsc_khz(),
             ..NOTHING
         },
         (4, 0) => CpuidResult {
             eax: abi::LEAF4_VCPU_ID_PRESENT | abi::LEAF4_DOMID_PRESENT,
             ebx: view.vcpu,
-            ecx: view.domain,
+            ecx: view.domain.id.0.into(),
             edx: 0,
         },
         _ => NOTHING,

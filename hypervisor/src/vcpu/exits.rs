@@ -10,7 +10,6 @@ use super::{Running, Wait, cpuid, interrupts, io, mmio, msr};
 use crate::domain::{Domain, crash};
 use crate::hypercall;
 use crate::platform;
-use crate::time;
 use crate::virt::{ControlRegisterAccess, Exception, Exit, Gprs, Vcpu};
 
 /// Number of kinds counted.
@@ -127,7 +126,7 @@ pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, exit: Exit) {
         Exit::Deadline | Exit::MachineCheck => {}
         Exit::Pause => {
             // It spins for something that another vCPU holds: let that one have the CPU.
-            vcpu.yields = true;
+            vcpu.yield_turn();
             skip(vcpu);
         }
         Exit::UndefinedOpcode => undefined_opcode(vcpu),
@@ -159,20 +158,18 @@ pub fn skip<H: Vcpu>(vcpu: &mut Running<H>) {
 
 fn answer_cpuid<H: Vcpu>(vcpu: &mut Running<H>) {
     const CR4_OSXSAVE: u64 = 1 << 18;
+    let (leaf, subleaf) = (vcpu.gprs.0[Gprs::RAX] as u32, vcpu.gprs.0[Gprs::RCX] as u32);
     let domain = &vcpu.domain;
     let view = cpuid::View {
         vcpu: u32::from(vcpu.shared().id.0),
         apic_id: vcpu.apic.id(),
-        vcpus: domain.vcpus.len() as u32,
-        domain: u32::from(domain.id.0),
-        osxsave: vcpu.hardware.system().cr4 & CR4_OSXSAVE != 0,
-        tsc_khz: time::khz() as u32,
-        tsc_scale: (time::scale().multiplier, time::scale().shift),
-        tsc_offset: 0,
+        domain,
+        // One leaf shows it, and it takes some looking up.
+        osxsave: leaf == 1 && vcpu.hardware.system().cr4 & CR4_OSXSAVE != 0,
     };
-    let (leaf, subleaf) = (vcpu.gprs.0[Gprs::RAX] as u32, vcpu.gprs.0[Gprs::RCX] as u32);
     let mut result = cpuid::values(&view, leaf, subleaf);
-    if let Some(policy) = domain.control.cpu_policy() {
+    domain.control.update_cpu_policy(&mut vcpu.cpu_policy);
+    if let Some(policy) = &vcpu.cpu_policy.policy {
         result = policy.apply(leaf, subleaf, result);
     }
     let registers = [Gprs::RAX, Gprs::RBX, Gprs::RCX, Gprs::RDX];

@@ -88,10 +88,10 @@ pub fn before_wait<H: Vcpu>(vcpu: &mut Running<H>) {
 /// Whether a halted vCPU must run again: something waits that it can take (HLT was executed with interrupts on).
 pub fn halt_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
     fire_timer(vcpu);
-    let domain = vcpu.domain.clone();
+    let Running { domain, apic, .. } = vcpu;
     let shared = &domain.vcpus[vcpu.index];
-    shared.posted.drain_into(&mut vcpu.apic);
-    shared.nmi_waits() || vcpu.apic.deliverable().is_some() || callback(&domain, shared).is_some()
+    shared.posted.drain_into(apic);
+    shared.nmi_waits() || apic.deliverable().is_some() || callback(domain, shared).is_some()
 }
 
 /// Whether a polling vCPU must run again: one of its ports is pending, an interrupt waits, or the time has come.

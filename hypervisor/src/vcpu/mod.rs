@@ -16,8 +16,9 @@ use alloc::sync::Arc;
 
 use oxen_core::apic::LocalApic;
 
-use crate::cpu::fpu;
+use crate::cpu::{self, fpu};
 use crate::domain::Domain;
+use crate::domain::control::PolicyCopy;
 use crate::memory::HostPages;
 use crate::virt::{Exception, Gprs, StartRegisters, Vcpu};
 
@@ -49,6 +50,8 @@ pub struct Running<H> {
     pub yields: bool,
     /// MTRR and other registers that guests set and read back.
     pub kept: msr::Kept,
+    /// What CPUID shows it, if not what all guests are shown.
+    pub cpu_policy: PolicyCopy,
     /// What wakes it, while it waits for a moment too.
     pub set_timer: Option<schedule::SetTimer>,
     /// Generation of guest-physical maps that its cached translations are of.
@@ -87,6 +90,11 @@ impl<H: Vcpu> Running<H> {
         self.start = Some(start);
         self.wait = Wait::Ready;
         self.shared().set_up(true);
+    }
+
+    /// Lets others go first that wait for the CPU; goes on at once if nobody does.
+    pub fn yield_turn(&mut self) {
+        self.yields = schedule::scheduler().is_waited_for(cpu::current().id());
     }
 
     /// Whether it is ready and its domain may run.

@@ -97,9 +97,8 @@ fn run<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64>) {
     vcpu.shared().set_runs_on(Some(cpu.id()));
     look(vcpu);
     if vcpu.may_run() {
-        if let Some(start) = vcpu.start.take() {
-            vcpu.hardware.start(&mut vcpu.gprs, &start);
-            vcpu.hardware.set_apic_mode(vcpu.apic.mode());
+        if vcpu.start.is_some() {
+            begin(vcpu);
         }
         interrupts::set_runstate(vcpu, RunstateKind::Running);
         stay_in_guest(cpu, vcpu, limit);
@@ -108,6 +107,15 @@ fn run<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64>) {
     // What was posted until now only made this CPU look up; from now on it wakes.
     look(vcpu);
     come_to_rest(cpu, vcpu);
+}
+
+/// Takes the registers that it was given to start with.
+#[cold]
+fn begin<H: Vcpu>(vcpu: &mut Running<H>) {
+    if let Some(start) = vcpu.start.take() {
+        vcpu.hardware.start(&mut vcpu.gprs, &start);
+        vcpu.hardware.set_apic_mode(vcpu.apic.mode());
+    }
 }
 
 /// Enters the guest again and again.
@@ -122,15 +130,12 @@ fn stay_in_guest<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64
             }
             continue;
         }
+        if limit.is_some_and(|limit| limit <= time::ticks()) {
+            return;
+        }
+        interrupts::fire_timer(vcpu);
         interrupts::prepare(vcpu);
         let deadline = earliest(limit, own_deadline(vcpu));
-        if deadline.is_some_and(|deadline| deadline <= time::ticks()) {
-            interrupts::fire_timer(vcpu);
-            if limit.is_some_and(|limit| limit <= time::ticks()) {
-                return;
-            }
-            continue;
-        }
         if armed != Some(deadline) {
             arm(vcpu, deadline);
             armed = Some(deadline);

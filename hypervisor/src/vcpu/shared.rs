@@ -147,6 +147,15 @@ impl VcpuShared {
         }
     }
 
+    /// The same for events and interrupts, which the CPU that runs it looks at before each entry: where that is the calling
+    /// one, it does so without being asked.
+    pub fn kick_for_entry(&self) {
+        match self.runs_on.get_after_post() {
+            Some(cpu) if cpu == cpu::current().id() => {}
+            _ => self.kick(),
+        }
+    }
+
     /// Makes it ready if it waits. One whose domain may not run, or that is down, stays where it is: it looks when that ends.
     /// If somebody waits for its state, it comes to a CPU all the same, which sees that it may not run.
     fn wake(&self) {

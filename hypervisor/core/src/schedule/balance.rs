@@ -29,10 +29,10 @@ struct Offer {
 impl Scheduler {
     /// Brings a vCPU here that lags behind all that are here, if it is time to look for one.
     pub(super) fn pull(&self, queue: &mut RunQueue, now: u64) {
-        let others = self.overloaded.load();
-        if now < queue.look_at || others.is_empty() {
+        if now < queue.look_at || self.overloaded.is_empty() {
             return;
         }
+        let others = self.overloaded.load();
         let Some(best) = queue.least() else {
             return;
         };

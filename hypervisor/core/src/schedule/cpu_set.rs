@@ -173,6 +173,11 @@ impl AtomicCpuSet {
         }
     }
 
+    /// The same as of [`Self::load`], without the set.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| word.load(Ordering::SeqCst) == 0)
+    }
+
     pub fn load(&self) -> CpuSet {
         CpuSet(core::array::from_fn(|i| self.0[i].load(Ordering::SeqCst)))
     }

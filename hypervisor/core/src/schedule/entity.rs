@@ -28,6 +28,11 @@ impl Default for Affinity {
 }
 
 impl Affinity {
+    /// Whether `cpu` is one of those to choose first.
+    pub(super) fn prefers(&self, cpu: CpuId) -> bool {
+        self.hard.contains(cpu) && (self.soft.contains(cpu) || self.hard.and(&self.soft).is_empty())
+    }
+
     /// The CPUs to choose from first.
     pub(super) fn preferred(&self) -> CpuSet {
         let both = self.hard.and(&self.soft);

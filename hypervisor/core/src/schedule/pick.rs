@@ -88,6 +88,12 @@ impl Scheduler {
         true
     }
 
+    /// Whether anything may come of [`Self::yield_now`]: somebody waits for `cpu`, or waits elsewhere and could come. Takes no
+    /// lock; one who comes to wait at this moment may be missed.
+    pub fn is_waited_for(&self, cpu: CpuId) -> bool {
+        self.queues[cpu.index()].is_waited_for() || !self.overloaded.is_empty()
+    }
+
     /// The current vCPU of `cpu` lets others that wait there go first. The caller calls `pick` next.
     pub fn yield_now(&self, cpu: CpuId, now: u64) {
         let mut queue = self.queues[cpu.index()].lock();
@@ -113,10 +119,10 @@ impl Scheduler {
             queue.discount(&mut state);
             return None;
         }
-        let affinity = state.affinity;
+        let affinity = &state.affinity;
         let turn_over = now >= current.slice_end;
         let leaves = !affinity.hard.contains(queue.cpu)
-            || turn_over && self.belongs_elsewhere(queue.cpu, &affinity);
+            || turn_over && self.belongs_elsewhere(queue.cpu, affinity);
         if leaves {
             release(&current);
             queue.send_off(&mut state);
@@ -176,11 +182,11 @@ impl Scheduler {
     fn until(&self, queue: &RunQueue) -> u64 {
         let mut contended = true;
         if queue.current.is_some() && queue.ready.is_empty() {
-            contended = !self.overloaded.load().is_empty();
+            contended = !self.overloaded.is_empty();
             if !contended {
                 self.unhurried.insert(queue.cpu);
                 // Someone may have had to wait before this was known.
-                contended = !self.overloaded.load().is_empty() && self.unhurried.take(queue.cpu);
+                contended = !self.overloaded.is_empty() && self.unhurried.take(queue.cpu);
             }
         }
         let returns = queue.parked.first().map_or(u64::MAX, |first| first.key);
@@ -191,7 +197,7 @@ impl Scheduler {
     /// it: one left to choose might take another, and leave this one for a CPU that may not run it.
     fn surplus(&self, queue: &mut RunQueue) -> Surplus {
         let mut surplus = Surplus::new();
-        while queue.movable > 0 && !surplus.is_full() && !self.idle.load().is_empty() {
+        while queue.movable > 0 && !surplus.is_full() && !self.idle.is_empty() {
             let waiting = queue.ready.entries().iter().take(VCPUS_LOOKED_AT);
             let found = waiting.filter(|entry| entry.movable).find_map(|entry| {
                 let affinity = entry.entity.state.lock().affinity;
@@ -235,8 +241,7 @@ impl Scheduler {
 
     /// Whether a vCPU runs outside its soft affinity while a CPU in it has nothing to do.
     fn belongs_elsewhere(&self, cpu: CpuId, affinity: &super::Affinity) -> bool {
-        let preferred = affinity.preferred();
-        !preferred.contains(cpu) && !self.idle.load().and(&preferred).is_empty()
+        !affinity.prefers(cpu) && !self.idle.load().and(&affinity.preferred()).is_empty()
     }
 }
 

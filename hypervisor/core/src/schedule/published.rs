@@ -1,6 +1,6 @@
 //! A queue behind its lock, and what other CPUs may know of it without.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use spin::{Mutex, MutexGuard};
 
@@ -13,6 +13,8 @@ pub struct Queue {
     load: AtomicU64,
     /// Common virtual time from which on others should pull; of use only while the CPU is in the overloaded set.
     pull_at: AtomicU64,
+    /// Somebody waits for this CPU.
+    waited_for: AtomicBool,
     inner: Mutex<RunQueue>,
 }
 
@@ -21,6 +23,7 @@ impl Queue {
         Self {
             load: AtomicU64::new(0),
             pull_at: AtomicU64::new(0),
+            waited_for: AtomicBool::new(false),
             inner: Mutex::new(RunQueue::new(cpu)),
         }
     }
@@ -41,8 +44,14 @@ impl Queue {
         self.pull_at.load(Ordering::Relaxed)
     }
 
+    pub fn is_waited_for(&self) -> bool {
+        self.waited_for.load(Ordering::Relaxed)
+    }
+
     pub fn publish(&self, queue: &RunQueue) {
         self.load.store(queue.load(), Ordering::Relaxed);
         self.pull_at.store(queue.pull_at(), Ordering::Relaxed);
+        self.waited_for
+            .store(!queue.ready.is_empty(), Ordering::Relaxed);
     }
 }

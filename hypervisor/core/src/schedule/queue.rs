@@ -109,11 +109,23 @@ impl RunQueue {
         self.floor = later(self.floor, least);
         let here = self.common_floor();
         let lag = front.advance(here).wrapping_sub(here);
+        if lag == 0 {
+            self.caught_up = self.caught_up.max(now);
+            return;
+        }
         // A CPU that lags and that nobody relieves, as its vCPUs are bound to it or too heavy, is slowly forgiven.
         let elapsed = now.saturating_sub(self.caught_up).min(CATCH_UP);
         self.caught_up = self.caught_up.max(now);
         let forgiven = u128::from(lag) * u128::from(elapsed) / u128::from(CATCH_UP);
         self.base = self.base.wrapping_add(forgiven as u64);
+    }
+
+    /// Makes one ready that wakes and whose CPU this is already.
+    pub fn wake(&mut self, entity: &Arc<Entity>, state: &mut State, front: &Front) {
+        self.catch_up_if_empty(front);
+        let offset = state.clock.now.wrapping_sub(self.floor);
+        self.place(state, offset, entity.domain.weight());
+        self.admit(entity, state, true);
     }
 
     /// An empty queue is as far as the furthest: nothing waited here.

@@ -20,14 +20,19 @@ impl Scheduler {
                 Phase::Blocked => {
                     // What it lags counts from where the others are now.
                     queue.settle(now, &self.front);
-                    queue.send_off(state);
+                    // The most frequent case, and what `arrive` would do: its CPU has nothing else to do.
+                    if state.affinity.prefers(queue.cpu) && self.idle.take(queue.cpu) {
+                        queue.wake(entity, state, &self.front);
+                    } else {
+                        queue.send_off(state);
+                    }
                 }
                 _ => return (Phase::Gone, queue.cpu),
             }
             (state.phase, queue.cpu)
         });
         match phase {
-            Phase::Running => Some(cpu),
+            Phase::Running | Phase::Ready => Some(cpu),
             Phase::Moving => self.arrive(entity, true, now),
             _ => None,
         }
@@ -101,6 +106,9 @@ impl Scheduler {
 
     /// Takes an idle CPU of the set, `last` before any other: it must be interrupted.
     pub(super) fn claim_idle(&self, set: &CpuSet, last: CpuId) -> Option<CpuId> {
+        if self.idle.is_empty() {
+            return None;
+        }
         let idle = self.idle.load().and(set);
         if idle.is_empty() {
             return None;
@@ -122,6 +130,11 @@ impl Scheduler {
     /// The CPU of the set with the least load of those looked at, `last` where it is among the least.
     pub(super) fn least_loaded(&self, set: &CpuSet, last: CpuId) -> CpuId {
         let first = set.contains(last).then_some(last);
+        let mut but_last = *set;
+        but_last.remove(last);
+        if but_last.is_empty() {
+            return last;
+        }
         let others = set.iter_after(last).take(CPUS_LOOKED_AT);
         first
             .into_iter()

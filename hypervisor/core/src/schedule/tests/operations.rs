@@ -42,6 +42,32 @@ fn a_wake_between_the_last_look_and_the_block_is_not_lost() {
 }
 
 #[test]
+fn a_yield_is_of_use_where_somebody_waits() {
+    let (scheduler, domain) = machine(2);
+    let here = bound(&[0]);
+    let [first, second] = [0, 1].map(|vcpu| add(&scheduler, &domain, vcpu, here));
+    assert_eq!(scheduler.wake(&first, 10), Some(CPU));
+    assert_eq!(scheduler.pick(CPU, 10).key(), Some(first.key()));
+    assert!(!scheduler.is_waited_for(CPU));
+    scheduler.wake(&second, 20);
+    assert!(scheduler.is_waited_for(CPU));
+    // It is bound to the first CPU, so that nothing comes of a yield on the other.
+    assert!(!scheduler.is_waited_for(CpuId(1)));
+    scheduler.yield_now(CPU, 30);
+    assert_eq!(scheduler.pick(CPU, 30).key(), Some(second.key()));
+    assert!(scheduler.is_waited_for(CPU));
+    scheduler.remove(&first);
+    assert!(!scheduler.is_waited_for(CPU));
+    // Two that may run anywhere, on CPUs that are both busy: one of them waits, and each CPU could let it go first.
+    let anywhere = [2, 3].map(|vcpu| add(&scheduler, &domain, vcpu, Affinity::default()));
+    for vcpu in &anywhere {
+        scheduler.wake(vcpu, 40);
+    }
+    let _ = scheduler.pick(CpuId(1), 50);
+    assert!(scheduler.is_waited_for(CPU) && scheduler.is_waited_for(CpuId(1)));
+}
+
+#[test]
 fn an_affinity_with_no_cpu_of_the_machine_is_refused() {
     let (scheduler, domain) = machine(2);
     let added = scheduler.add(&domain, VcpuId(0), bound(&[2, 3]), Arc::new(()));
