@@ -22,6 +22,7 @@ mod lives;
 mod many;
 mod networks;
 mod pending;
+mod power_cut;
 mod registers;
 mod scheduling;
 mod small;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         kernels::cases,
         devices::cases,
         disks::cases,
+        power_cut::cases,
         time::cases,
         bad_input::cases,
         isolation::cases,

@@ -1,5 +1,5 @@
 //! A guest with a PV disk, `xvda`. With `role=honest` (the default) it writes and reads back for ever, and says `disk: N rounds` now
-//! and then; with `role=hostile` it breaks the protocol in every way that it knows, and says how each ended.
+//! and then; with `role=journal` it writes and flushes; with `role=hostile` it breaks the protocol in every way that it knows, and says how each ended.
 #![no_std]
 #![no_main]
 
@@ -11,6 +11,8 @@ use oxen_guest_runtime::{command_line, line, shut_down};
 
 use device::{DATA, Device, PAGES};
 
+/// Pages of the journal.
+const JOURNAL: u32 = 64;
 /// Rounds between two reports.
 const REPORT: u64 = 20;
 
@@ -28,6 +30,9 @@ fn guest_main() {
     let disk = device.connect();
     assert!(!disk.read_only && disk.sectors >= 8 * PAGES as u64);
     line!("disk: {} sectors", disk.sectors);
+    if command_line::value("role") == Some("journal") {
+        journal(&mut device);
+    }
     for round in 1.. {
         let place = round * PAGES as u64 % (disk.sectors / 8 - PAGES as u64);
         write_and_read(&mut device, place * 8, round);
@@ -36,6 +41,19 @@ fn guest_main() {
         }
         // Others shall have their turn: it would ask without pause.
         oxen_guest_runtime::ring::pause();
+    }
+}
+
+/// Entry after entry, each flushed before it is told that it is safe.
+fn journal(device: &mut Device) -> ! {
+    let mut number: u32 = 1;
+    loop {
+        DATA.fill(0, number);
+        device.ask(Kind::Write, u64::from(number % JOURNAL) * 8, 0);
+        device.wait(1);
+        device.flush();
+        line!("disk: safe {number} ");
+        number += 1;
     }
 }
 
