@@ -73,6 +73,7 @@ fn reads_disk(name: &str, kind: Kind, expected: &Expected) -> Result<(), Failure
     setup.machine.disks.push(Disk {
         bus: expected.bus,
         image,
+        keep: false,
     });
     let mut dom0 = setup.boot()?;
     let node = expected.node;

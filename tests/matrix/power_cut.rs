@@ -18,6 +18,8 @@ const GUEST: &str = "journal";
 /// Pages of the journal, after which it begins at the front again; as the guest has it.
 const PAGES: u32 = 64;
 const PAGE: usize = 4096;
+/// Bytes of the machine's disk, as Bochs wants it: cylinders of 16 heads with 63 sectors.
+const SIZE: usize = 8 * 16 * 63 * 512;
 
 pub fn cases() -> Vec<Case> {
     [Kind::Tcg, Kind::Bochs, Kind::Kvm]
@@ -38,13 +40,14 @@ fn power_cuts(name: &str, kind: Kind) -> Result<(), Failure> {
 
 fn power_cut(name: &str, kind: Kind, cut: u32) -> Result<(), Failure> {
     let mut setup = setup(name, kind, MEMORY)?;
-    let image = setup.write_file("disk", &vec![0; 17 << 19])?;
+    let image = setup.write_file("disk", &vec![0; SIZE])?;
     setup.machine.disks.push(Disk {
         bus: match kind {
             Kind::Bochs => DiskBus::Ide,
             Kind::Tcg | Kind::Kvm => DiskBus::Ahci,
         },
         image: image.clone(),
+        keep: true,
     });
     let kernel = setup.add_guest("oxen-disk-guest")?;
     let mut dom0 = setup.boot()?;

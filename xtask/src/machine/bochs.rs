@@ -276,8 +276,9 @@ impl Config<'_> {
                 what: "takes disk images whose size is a multiple of 16 * 63 * 512 bytes",
             })?;
             line(format_args!(
-                "ata0-master: type=disk, path=\"{}\", mode=volatile, cylinders={}, heads={}, spt={}",
+                "ata0-master: type=disk, path=\"{}\", mode={}, cylinders={}, heads={}, spt={}",
                 disk.image.display(),
+                if disk.keep { "flat" } else { "volatile" },
                 geometry.cylinders,
                 geometry.heads,
                 geometry.sectors

@@ -42,13 +42,15 @@ pub enum DiskBus {
     Ide,
 }
 
-/// A raw disk image and the controller that shows it to the machine. The image is never written to: changes are thrown away.
+/// A raw disk image and the controller that shows it to the machine.
 #[derive(Clone, Debug)]
 pub struct Disk {
     /// The controller.
     pub bus: DiskBus,
     /// The raw image; its size is a multiple of 512 bytes.
     pub image: PathBuf,
+    /// What the machine writes stays in the image; else the image is never written to, and changes are thrown away.
+    pub keep: bool,
 }
 
 /// A network card on the emulator's own user-mode network (gateway 10.0.2.2, no access from outside).

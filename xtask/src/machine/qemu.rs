@@ -171,7 +171,9 @@ fn arguments(
     list.add("-device", "ide-cd,drive=cd,bus=ide.0,bootindex=0");
     for (index, disk) in machine.disks.iter().enumerate() {
         let id = format!("disk{index}");
-        list.add("-drive", drive(&id, &disk.image, ",format=raw,snapshot=on"));
+        let snapshot = if disk.keep { "off" } else { "on" };
+        let options = format!(",format=raw,snapshot={snapshot}");
+        list.add("-drive", drive(&id, &disk.image, &options));
         list.add(
             "-device",
             match disk.bus {
@@ -278,6 +280,7 @@ mod tests {
             .map(|bus| Disk {
                 bus,
                 image: "/d".into(),
+                keep: false,
             })
             .to_vec();
         let line = line(&machine);
@@ -291,6 +294,7 @@ mod tests {
         machine.disks.push(Disk {
             bus: DiskBus::Ide,
             image: "/d".into(),
+            keep: false,
         });
         assert!(check(&machine).is_err());
     }
