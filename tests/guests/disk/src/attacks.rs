@@ -4,10 +4,9 @@ use core::fmt::Display;
 use core::sync::atomic::Ordering;
 
 use oxen_blkif::{Abi, Body, Kind, REQUEST_WORDS_64, Request, Status};
-use oxen_guest_runtime::ring::pause;
 use oxen_guest_runtime::{grants, line};
 
-use crate::device::{DATA, DATA_GRANT, Device, RING, RING_GRANT};
+use crate::device::{DATA, DATA_GRANT, Device, RING, RING_GRANT, look_again};
 
 /// A grant that was never made.
 const NOBODYS: u32 = 400;
@@ -115,7 +114,7 @@ fn flood(device: &mut Device) {
                 match device.front.collect().expect("an honest back end") {
                     Some((_, Status::Error)) => refused += 1,
                     Some(other) => panic!("the back end took it: {other:?}"),
-                    None => pause(),
+                    None => look_again(),
                 }
             }
         }
@@ -125,7 +124,7 @@ fn flood(device: &mut Device) {
     let answer = loop {
         match device.front.ring().take().expect("an honest back end") {
             Some(entry) => break Abi::X86_64.parse_answer(&entry),
-            None => pause(),
+            None => look_again(),
         }
     };
     assert!(
@@ -156,7 +155,7 @@ fn write(device: &mut Device, node: &str, value: impl Display) {
 /// Waits until the back end has closed the device, says what it gives as the reason, and begins anew.
 fn closed(device: &mut Device, name: &str) {
     while device.ends.back_state(&mut device.nodes) != 6 {
-        pause();
+        look_again();
     }
     line!("disk: {name}: closed");
     write(device, "state", 1);
@@ -166,6 +165,6 @@ fn closed(device: &mut Device, name: &str) {
 /// Until the back end has made its offer again.
 fn again(device: &mut Device) {
     while device.ends.back_state(&mut device.nodes) != 2 {
-        pause();
+        look_again();
     }
 }

@@ -7,7 +7,6 @@ use oxen_abi::event_channel::cmd;
 use oxen_blkfront::{Disk, Ends, Front, Refused, Store, Unasked};
 use oxen_blkif::Kind;
 use oxen_guest_runtime::hypercall::{self, SELF};
-use oxen_guest_runtime::ring::pause;
 use oxen_guest_runtime::xenstore::Xenstore;
 use oxen_guest_runtime::{events, grants};
 
@@ -105,7 +104,7 @@ impl Device {
     /// Waits for the back end's offer, and says where everything is.
     pub fn announce(&mut self) -> Result<(), Refused> {
         while !oxen_blkfront::offered(&mut self.nodes, &self.ends)? {
-            pause();
+            look_again();
         }
         self.front = Front::new(RING.words()).expect("a page");
         oxen_blkfront::announce(&mut self.nodes, &self.ends, RING_GRANT, self.port)
@@ -117,7 +116,7 @@ impl Device {
         loop {
             match oxen_blkfront::connected(&mut self.nodes, &self.ends) {
                 Ok(Some(disk)) => return disk,
-                Ok(None) => pause(),
+                Ok(None) => look_again(),
                 Err(error) => panic!("no disk: {error}"),
             }
         }
@@ -148,7 +147,7 @@ impl Device {
                     crate::fine(status);
                     break;
                 }
-                pause();
+                look_again();
             }
         }
     }
@@ -164,6 +163,12 @@ impl Device {
     pub fn notify(&self) {
         events::send(self.port);
     }
+}
+
+/// Lets a moment pass before the next look at what is waited for.
+pub fn look_again() {
+    const LOOK_NANOS: u64 = 1_000_000;
+    events::nap(LOOK_NANOS);
 }
 
 /// A port that the back end may bind to.

@@ -7,12 +7,14 @@ mod attacks;
 mod device;
 
 use oxen_blkif::{Kind, Status};
-use oxen_guest_runtime::{command_line, line, shut_down};
+use oxen_guest_runtime::{command_line, events, line, shut_down};
 
 use device::{DATA, Device, PAGES};
 
 /// Pages of the journal.
 const JOURNAL: u32 = 64;
+/// Between two rounds: an emulated CPU that never sleeps takes the others' time.
+const PAUSE_NANOS: u64 = 20_000_000;
 /// Rounds between two reports.
 const REPORT: u64 = 20;
 
@@ -24,7 +26,7 @@ fn guest_main() {
         attacks::run(&mut device);
         // It stays, so that its end is its owner's doing.
         loop {
-            oxen_guest_runtime::ring::pause();
+            events::nap(PAUSE_NANOS);
         }
     }
     let disk = device.connect();
@@ -39,8 +41,7 @@ fn guest_main() {
         if round % REPORT == 0 {
             line!("disk: {round} rounds");
         }
-        // Others shall have their turn: it would ask without pause.
-        oxen_guest_runtime::ring::pause();
+        events::nap(PAUSE_NANOS);
     }
 }
 

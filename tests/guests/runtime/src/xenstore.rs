@@ -3,13 +3,15 @@
 use oxen_abi::event_channel::cmd;
 use oxen_abi::hvm::param;
 
-use crate::hypercall;
-use crate::ring::{parameter, pause};
+use crate::ring::parameter;
+use crate::{events, hypercall};
 
 const READ: u32 = 2;
 const WRITE: u32 = 11;
 const ERROR: u32 = 16;
 
+/// Between two looks at the ring.
+const LOOK_NANOS: u64 = 1_000_000;
 const RING: u32 = 1024;
 const REQUESTS: usize = 0;
 const RESPONSES: usize = 1024;
@@ -71,7 +73,7 @@ impl Xenstore {
             let producer = self.index(REQUEST_PRODUCER);
             while producer.wrapping_sub(self.index(REQUEST_CONSUMER)) >= RING {
                 self.notify();
-                pause();
+                events::nap(LOOK_NANOS);
             }
             self.byte(REQUESTS, producer, |place| {
                 // SAFETY: see `byte`.
@@ -86,7 +88,7 @@ impl Xenstore {
             let consumer = self.index(RESPONSE_CONSUMER);
             while self.index(RESPONSE_PRODUCER) == consumer {
                 self.notify();
-                pause();
+                events::nap(LOOK_NANOS);
             }
             // SAFETY: see `byte`.
             let byte = self.byte(RESPONSES, consumer, |place| unsafe {
