@@ -138,8 +138,9 @@ pub fn start(id: u16, start: u64, general: &[(usize, u64)]) {
     let cpu = record(context::CPU, context::CPU_SIZE);
     record(context::END, 0);
     put(&mut bytes, header, &context::MAGIC.to_le_bytes());
-    // Flat segments, the task segment last but one.
-    for segment in 0..8 {
+    put(&mut bytes, header + 4, &context::VERSION.to_le_bytes());
+    // Flat segments, then the task segment; no local table.
+    for segment in 0..7 {
         let (limit, rights) = match segment {
             0 => (u32::MAX, 0xC9Bu32),
             6 => (0x67, 0x8B),
