@@ -164,8 +164,10 @@ Examples:
         disk: Vec<String>,
     },
     /// Take a disk away from a running domain, once its guest lets go of it
+    #[command(after_help = "Example:\n  ox block-detach demo xvdb")]
     BlockDetach(BlockDetach),
     /// List the disks of domains
+    #[command(after_help = "Examples:\n  ox block-list\n  ox block-list demo")]
     BlockList(BlockList),
     /// Give a running domain a network card
     #[command(after_help = "\

@@ -52,12 +52,17 @@ fn copied(from: End, to: End, length: u16) -> i16 {
     half(&arguments[0], copy::STATUS)
 }
 
-/// A copy that a peer asks for, by its third page.
+/// A copy that a peer asks for, by its third page. Its code is 32-bit code, and so is its argument.
 fn copied_by(peer: &Peer, from: End, to: End, length: u16) -> i16 {
-    peer.fill(3, &argument(from, to, length));
+    let wide = argument(from, to, length);
+    let mut narrow = [0; copy::SIZE_NARROW];
+    for &(to, from, size) in copy::NARROW {
+        put(&mut narrow, to, &wide[from..from + size]);
+    }
+    peer.fill(3, &narrow);
     let result = peer.grant_table_op(cmd::COPY, 3, 1);
     assert!(result == 0, "copy: {result}");
-    peer.half(3, copy::STATUS)
+    peer.half(3, copy::STATUS_NARROW)
 }
 
 /// All of them, with one peer.
