@@ -181,7 +181,7 @@ Examples:
         vif: Vec<String>,
     },
     /// Take a network card away from a running domain
-    #[command(after_help = "Example: ox network-detach demo 0")]
+    #[command(after_help = "Example:\n  ox network-detach demo 0")]
     NetworkDetach {
         /// Name or number
         domain: String,
@@ -189,7 +189,7 @@ Examples:
         device: String,
     },
     /// List the network cards of domains
-    #[command(after_help = "Example: ox network-list demo")]
+    #[command(after_help = "Example:\n  ox network-list demo")]
     NetworkList(BlockList),
     /// Show how long domains have been running
     #[command(after_help = "Examples:\n  ox uptime\n  ox uptime demo --json")]
