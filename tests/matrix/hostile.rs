@@ -25,17 +25,11 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Calls in all.
-const fn calls(kind: Kind) -> u64 {
-    match kind {
-        Kind::Tcg | Kind::Kvm => 1_000_000,
-        // With several hundred thousand, Bochs itself stops: its time stands still while it computes on.
-        Kind::Bochs => 50_000,
-    }
-}
+const CALLS: u64 = 1_000_000;
 
 fn random_hypercalls(name: &str, kind: Kind) -> Result<(), Failure> {
     let seed = number(SEED_VARIABLE)?.unwrap_or(SEED);
-    let calls = number(CALLS_VARIABLE)?.unwrap_or(calls(kind));
+    let calls = number(CALLS_VARIABLE)?.unwrap_or(CALLS);
     let mut setup = setup(name, kind, MEMORY)?;
     let kernel = setup.add_guest("oxen-hostile-guest")?;
     setup.machine.time_limit = None;
