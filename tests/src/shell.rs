@@ -36,12 +36,14 @@ pub struct Output {
 #[derive(Debug, thiserror::Error)]
 pub enum ShellError {
     /// The console ended, or time was over.
-    #[error("dom0's shell, {doing}: {source}")]
+    #[error("dom0's shell, {doing}: {source}{hypervisor}")]
     Console {
         /// What was under way.
         doing: String,
         /// What the console says.
         source: ConsoleError,
+        /// What the hypervisor says of everybody, where time was over.
+        hypervisor: String,
     },
     /// The output was garbled each time it was shown.
     #[error(
@@ -113,16 +115,25 @@ impl<'a> Shell<'a> {
             .map_err(|source| ShellError::Console {
                 doing: format!("sending `{line}`"),
                 source,
+                hypervisor: String::new(),
             })
     }
 
     fn expect(&mut self, pattern: &str, doing: &str) -> Result<String, ShellError> {
-        self.console
-            .expect(pattern, self.limit)
-            .map_err(|source| ShellError::Console {
+        self.console.expect(pattern, self.limit).map_err(|source| {
+            let hypervisor = match source {
+                ConsoleError::TimedOut { .. } => match self.console.ask_hypervisor() {
+                    said if said.is_empty() => "the hypervisor does not answer\n".to_owned(),
+                    said => format!("the hypervisor says:\n{said}"),
+                },
+                _ => String::new(),
+            };
+            ShellError::Console {
                 doing: doing.to_owned(),
                 source,
-            })
+                hypervisor,
+            }
+        })
     }
 }
 

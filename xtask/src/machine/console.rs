@@ -11,6 +11,13 @@ use super::outcome::LastWords;
 /// How much of the console an error message shows.
 const TAIL_LINES: usize = 15;
 
+/// Switches the serial line's input to the hypervisor, and back.
+const SWITCH: &[u8] = &[1; 3];
+/// Debug keys that tell what everybody waits for: CPUs, vCPUs, exits, event channels.
+const KEYS: &[u8] = b"cdxe";
+/// How long the hypervisor has for the answer to one.
+const ANSWER: Duration = Duration::from_secs(3);
+
 /// A serial console. Text is waited for from where the last wait ended, so each [`Console::expect`] sees only what came after the
 /// previous match.
 pub struct Console {
@@ -203,6 +210,25 @@ impl Console {
         self.input.write_all(bytes)?;
         self.input.flush()?;
         Ok(())
+    }
+
+    /// Has the hypervisor tell by its debug keys what everybody waits for: the lines that it says, none if it is no longer there.
+    pub fn ask_hypervisor(&mut self) -> String {
+        let before = self.shared.lock().text.len();
+        for keys in std::iter::once(SWITCH).chain(KEYS.chunks(1)) {
+            // Who does not listen has nothing to say.
+            if self.send(keys).is_err() {
+                break;
+            }
+            let _ = self.expect("no such line", ANSWER);
+        }
+        let _ = self.send(SWITCH);
+        let state = self.shared.lock();
+        let said = String::from_utf8_lossy(&state.text[before..]);
+        said.lines()
+            .filter(|line| line.contains("(oxen)"))
+            .map(|line| format!("  | {}\n", line.trim_end()))
+            .collect()
     }
 
     /// Everything that was printed so far.
@@ -405,6 +431,13 @@ mod tests {
                 .0,
             1
         );
+    }
+
+    #[test]
+    fn a_hypervisor_that_is_gone_has_nothing_to_say() {
+        let mut console = console(&b"(oxen) before\n"[..]);
+        assert!(console.expect("nothing", NOW).is_err());
+        assert_eq!(console.ask_hypervisor(), "");
     }
 
     #[test]
