@@ -10,7 +10,8 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use oxen_core::log_ring::LogRing;
-use spin::Mutex;
+// One that a panic can break, held or not.
+use spin::mutex::SpinMutex as Mutex;
 
 /// Bytes of the log that are kept.
 const LOG_CAPACITY: usize = 64 * 1024;
