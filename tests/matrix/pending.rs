@@ -4,15 +4,11 @@
 /// The start of the names of tests, and why they are skipped.
 const PENDING: &[(&str, &str)] = &[
     ("kvm::", NO_HOST),
-    ("bochs::daemons::", TWICE_THE_RATE),
     ("tcg::networks::", FIRST_HALF),
     ("bochs::networks::", FIRST_HALF),
 ];
 
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
-
-const TWICE_THE_RATE: &str =
-    "a guest's flood of its console gets through at twice the rate that it should have there";
 
 const FIRST_HALF: &str = "Linux's own back end is not connected within 20 s now and then; transfers and kills of oxnet pass on tcg, what follows false addresses has not been reached";
 
