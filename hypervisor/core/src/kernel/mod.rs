@@ -2,6 +2,7 @@
 
 mod bzimage;
 mod elf;
+mod lzop;
 mod unpack;
 
 use core::fmt;
@@ -58,13 +59,13 @@ impl fmt::Display for KernelError {
             Self::UnknownCompression(magic) => {
                 write!(
                     f,
-                    "unknown compression, payload begins with {magic:02x?}; use xz, zstd, gzip or LZ4"
+                    "unknown compression, payload begins with {magic:02x?}; use xz, zstd, gzip, LZ4 or LZO"
                 )
             }
             Self::UnsupportedCompression(kind) => {
                 write!(
                     f,
-                    "{kind} compression is not supported; use xz, zstd, gzip or LZ4"
+                    "{kind} compression is not supported; use xz, zstd, gzip, LZ4 or LZO"
                 )
             }
             Self::Corrupt(kind) => write!(

@@ -6,7 +6,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use ruzstd::io::{Error, Read, Write};
 use xz4rust::{XzDecoder, XzNextBlockResult};
 
-use super::KernelError;
+use super::{KernelError, lzop};
 
 /// Formats that kernels are packed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ const MAGICS: [(&[u8], Compression); 7] = [
     (&[0x02, 0x21, 0x4C, 0x18], Compression::Lz4),
     (b"BZh", Compression::Bzip2),
     (&[0x5D, 0x00, 0x00], Compression::Lzma),
-    (&[0x89, b'L', b'Z', b'O'], Compression::Lzo),
+    (lzop::MAGIC, Compression::Lzo),
 ];
 
 impl Compression {
@@ -71,6 +71,7 @@ pub fn unpack(compression: Compression, payload: &[u8], out: &mut [u8]) -> Resul
         Compression::Zstd => zstd(payload, out),
         Compression::Gzip => gzip(payload, out),
         Compression::Lz4 => lz4(payload, out),
+        Compression::Lzo => lzop::unpack(payload, out),
         other => Err(KernelError::UnsupportedCompression(other)),
     }
 }
@@ -302,7 +303,7 @@ mod tests {
         let error = unpack(Compression::Bzip2, b"BZh9", &mut []).expect_err("there is no decoder");
         assert_eq!(
             error.to_string(),
-            "bzip2 compression is not supported; use xz, zstd, gzip or LZ4"
+            "bzip2 compression is not supported; use xz, zstd, gzip, LZ4 or LZO"
         );
     }
 }

@@ -7,7 +7,7 @@ use super::target;
 /// Larger ones are refused here, as a machine refuses those that do not fit its memory.
 const LARGEST: usize = 64 << 10;
 
-const WORDS: [&[u8]; 8] = [
+const WORDS: [&[u8]; 9] = [
     b"HdrS",
     b"\x7FELF",
     b"Xen\0",
@@ -15,6 +15,7 @@ const WORDS: [&[u8]; 8] = [
     &[0x28, 0xB5, 0x2F, 0xFD],
     &[0x1F, 0x8B, 8],
     &[2, 0x21, 0x4C, 0x18],
+    b"\x89LZO\0\r\n\x1A\n",
     &[0; 16],
 ];
 
