@@ -310,8 +310,11 @@ fn attacked(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
         now > 0 && later > now && !honest.contains("FAILED"),
         "{now} reports of the neighbour, then {later}:\n{honest}"
     );
-    dom0.run("ox destroy hostile && ox destroy honest; sleep 3")?;
+    // It writes until its end, for which it is not blamed.
+    dom0.run("ox destroy honest && ox destroy hostile; sleep 3")?;
     let after = used(dom0)?;
     ensure!(before == after, "before: {before}\nafter: {after}");
+    let blamed = dom0.try_run("grep 'guest honest.*to blame' /var/log/xen/oxblk.log")?;
+    ensure!(blamed.status == 1, "{}", blamed.text);
     Ok(())
 }

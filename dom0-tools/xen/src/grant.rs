@@ -22,6 +22,9 @@ const ENTRY_SIZE: usize = 8;
 const HYPERCALL_GRANT_TABLE_OP: u64 = oxen_abi::numbers::GRANT_TABLE_OP;
 const QUERY_SIZE: u64 = oxen_abi::grant::cmd::QUERY_SIZE;
 
+/// There is no such domain, or it ends (`GNTST_bad_domain`).
+pub const BAD_DOMAIN: i16 = oxen_abi::grant::Status::BadDomain as i16;
+
 /// `gnttab_query_size`.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
@@ -40,8 +43,6 @@ layout!(QuerySize, 16, frames = 4, limit = 8, status = 12);
 /// # Errors
 /// The hypervisor's errno; `PermissionDenied` or `NotFound` as the operation's own status says.
 pub fn size(xen: &Privcmd, domid: u16) -> io::Result<(u32, u32)> {
-    /// `GNTST_bad_domain`.
-    const BAD_DOMAIN: i16 = -2;
     let query = QuerySize {
         domain: domid,
         ..QuerySize::default()

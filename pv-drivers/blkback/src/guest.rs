@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::{CopyBatch, GrantPart, Grants};
+use oxen_xen::grant::BAD_DOMAIN;
 use thiserror::Error;
 
 /// A part of a granted page to be copied, and the memory here.
@@ -36,6 +37,9 @@ pub enum CopyFault {
         /// The hypervisor's `GNTST_*`.
         status: i16,
     },
+    /// There is no such guest any more.
+    #[error("the guest has ended")]
+    Ended,
     /// The device failed.
     #[error("granted pages cannot be copied: {0}")]
     Device(#[from] io::Error),
@@ -121,6 +125,7 @@ impl Guest for XenGuest {
         let mut outcomes = batch.outcomes().zip(references);
         match outcomes.find(|(status, _)| *status != 0) {
             None => Ok(()),
+            Some((BAD_DOMAIN, _)) => Err(CopyFault::Ended),
             Some((status, reference)) => Err(CopyFault::Refused { reference, status }),
         }
     }

@@ -250,6 +250,6 @@ fn copy(guest: &mut impl Guest, pieces: Vec<Piece<'_>>) -> Result<(), Failure> {
     }
     guest.copy(pieces).map_err(|fault| match fault {
         CopyFault::Refused { .. } => by_guest(fault),
-        CopyFault::Device(_) => Failure::Host(fault.to_string()),
+        CopyFault::Ended | CopyFault::Device(_) => Failure::Host(fault.to_string()),
     })
 }

@@ -83,7 +83,10 @@ fn place<H: Vcpu>(
     if !is_grant && DomainId(number) != DomainId::SELF {
         return Err(Status::PermissionDenied);
     }
-    let owner = domain(vcpu, number).ok_or(Status::BadDomain)?;
+    // One that ends may have lost the page: that is not its doing, as a page that it never had is.
+    let owner = domain(vcpu, number)
+        .filter(|owner| !owner.life.is_dying())
+        .ok_or(Status::BadDomain)?;
     Ok(if is_grant {
         Place::Granted(owner, GrantRef(element.u32(side + layout::SIDE_PAGE)))
     } else {
