@@ -48,7 +48,7 @@ impl Shell {
 
     /// Runs a command line; returns its echo and what it printed.
     pub fn command(&mut self, line: &str) -> Result<String> {
-        self.running.console().send_line(line)?;
+        self.running.console().type_line(line)?;
         Ok(self.running.console().expect(PROMPT, LIMIT)?)
     }
 

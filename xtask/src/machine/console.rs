@@ -18,6 +18,10 @@ const KEYS: &[u8] = b"cdxe";
 /// How long the hypervisor has for the answer to one.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// Bytes of a line that are typed at once, and how long their echo is waited for.
+const PIECE: usize = 32;
+const ECHO: Duration = Duration::from_secs(2);
+
 /// A serial console. Text is waited for from where the last wait ended, so each [`Console::expect`] sees only what came after the
 /// previous match.
 pub struct Console {
@@ -200,6 +204,24 @@ impl Console {
     /// When the emulator has ended.
     pub fn send_line(&mut self, line: &str) -> Result<(), ConsoleError> {
         self.send(format!("{line}\n").as_bytes())
+    }
+
+    /// Sends a line in pieces, each when something as long as the one before has come back as its echo, or does not come: Xen
+    /// drops what is typed faster than its dom0 reads.
+    ///
+    /// # Errors
+    /// When the emulator has ended.
+    pub fn type_line(&mut self, line: &str) -> Result<(), ConsoleError> {
+        for piece in line.as_bytes().chunks(PIECE) {
+            let echoed = self.shared.lock().text.len() + piece.len();
+            let end = Instant::now() + ECHO;
+            self.send(piece)?;
+            let mut state = self.shared.lock();
+            while state.text.len() < echoed && !state.closed && Instant::now() < end {
+                state = self.shared.wait(state, ECHO);
+            }
+        }
+        self.send(b"\n")
     }
 
     /// Sends bytes as they are.
@@ -431,6 +453,21 @@ mod tests {
                 .0,
             1
         );
+    }
+
+    #[test]
+    fn a_line_is_typed_whole_though_nobody_echoes_it() {
+        let (reader, writer) = io::pipe().expect("pipe");
+        let log = File::options()
+            .write(true)
+            .open("/dev/null")
+            .expect("/dev/null");
+        let mut console = Console::new(io::empty(), writer, log).expect("thread starts");
+        let line = "x".repeat(3 * PIECE + 1);
+        console.type_line(&line).expect("typed");
+        drop(console);
+        let typed = io::read_to_string(reader).expect("text");
+        assert_eq!(typed, line + "\n");
     }
 
     #[test]
