@@ -22,7 +22,7 @@ const DAEMONS: [(&str, &str, u64, &[&str]); 3] = [
         "xenconsoled",
         "pidof xenconsoled",
         0,
-        &["/dev/xen/evtchn", "/dev/xen/hypercall", "/dev/xen/privcmd"],
+        &["/dev/xen/evtchn", "/dev/xen/gntdev"],
     ),
     (
         "supervisor",

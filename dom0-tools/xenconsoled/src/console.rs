@@ -2,42 +2,35 @@
 
 use std::time::{Duration, Instant};
 
-use oxen_xen::foreign::Mapping;
-
 use crate::backlog::Backlog;
 use crate::budget::Budget;
 use crate::guest_log::GuestLog;
 use crate::pty::Pty;
-use crate::ring::{BadIndex, ConsoleRing};
+use crate::ring::{BadIndex, ConsoleRing, Page};
 
 /// Bytes kept for who attaches later, besides what the pty itself holds.
 const BACKLOG: usize = 256 << 10;
 
 /// A guest's console. Its operations never block; those that return `true` changed the ring, and the guest is to be told.
 #[derive(Debug)]
-pub struct Console {
-    ring: ConsoleRing,
+pub struct Console<P> {
+    ring: ConsoleRing<P>,
     pty: Pty,
     log: Option<GuestLog>,
     backlog: Backlog,
     budget: Budget,
 }
 
-impl Console {
-    /// A console on a mapped ring; without a log if there is none to be had.
-    pub const fn new(page: ConsoleRing, pty: Pty, log: Option<GuestLog>, now: Instant) -> Self {
+impl<P: Page> Console<P> {
+    /// A console on a page that was just mapped; without a log if there is none to be had.
+    pub fn new(page: P, pty: Pty, log: Option<GuestLog>, now: Instant) -> Self {
         Self {
-            ring: page,
+            ring: ConsoleRing::new(page),
             pty,
             log,
             backlog: Backlog::new(BACKLOG),
             budget: Budget::new(now),
         }
-    }
-
-    /// On a page that was just mapped.
-    pub fn on_page(page: Mapping, pty: Pty, log: Option<GuestLog>, now: Instant) -> Self {
-        Self::new(ConsoleRing::new(page), pty, log, now)
     }
 
     /// Its pty.
@@ -117,8 +110,14 @@ impl Console {
         Ok(self.ring.put(&bytes[..count])? > 0)
     }
 
+    /// As if the guest had written so much.
     #[cfg(test)]
-    pub(crate) const fn ring(&self) -> &ConsoleRing {
+    pub(crate) fn charge(&mut self, bytes: usize, now: Instant) {
+        self.budget.spend(bytes, now);
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn ring(&self) -> &ConsoleRing<P> {
         &self.ring
     }
 }
@@ -130,17 +129,15 @@ mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
 
-    fn console() -> (Console, File) {
+    fn console() -> (Console<guest::Memory>, File) {
         let pty = Pty::open().expect("a pty");
         let slave = File::options()
             .read(true)
             .write(true)
             .open(pty.name())
             .expect("its slave");
-        (
-            Console::new(guest::ring(9), pty, None, Instant::now()),
-            slave,
-        )
+        let console = Console::new(guest::page(), pty, None, Instant::now());
+        (console, slave)
     }
 
     #[test]

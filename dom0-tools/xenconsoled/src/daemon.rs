@@ -29,11 +29,11 @@ pub struct Logs {
 
 /// A guest whose console is open.
 #[derive(Debug)]
-struct Guest {
+struct Guest<P> {
     keys: Keys,
     /// `None` once the guest broke the ring's rules: what it wrote until then can still be read.
     port: Option<u32>,
-    console: Console,
+    console: Console<P>,
     /// An event came and is not handled yet; its port stays masked, so that there is no more than one.
     waiting: bool,
     published: bool,
@@ -51,7 +51,7 @@ pub struct Daemon<H: Host, S: Store, C: FnMut() -> io::Result<S>> {
     complained: bool,
     logs: Logs,
     watched: BTreeSet<u16>,
-    guests: BTreeMap<u16, Guest>,
+    guests: BTreeMap<u16, Guest<H::Page>>,
 }
 
 impl<H: Host, S: Store, C: FnMut() -> io::Result<S>> Daemon<H, S, C> {
@@ -183,10 +183,10 @@ impl<H: Host, S: Store, C: FnMut() -> io::Result<S>> Daemon<H, S, C> {
 }
 
 /// Tells the guest of a change in its ring, or gives the ring up.
-fn tell(
-    host: &impl Host,
+fn tell<H: Host>(
+    host: &H,
     domid: u16,
-    guest: &mut Guest,
+    guest: &mut Guest<H::Page>,
     port: u32,
     result: Result<bool, BadIndex>,
 ) {

@@ -4,10 +4,7 @@
 //! ring is opened; the guest's are read once per operation and judged before use.
 
 use std::fmt;
-
-use std::io;
-
-use oxen_xen::foreign::Mapping;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Loom tries out short rings.
 const MODELLED: bool = cfg!(all(test, feature = "loom"));
@@ -37,36 +34,56 @@ impl fmt::Display for BadIndex {
     }
 }
 
-/// The page that daemon and guest share; methods as [`Mapping`]'s, which it is but in tests.
-#[allow(missing_docs, clippy::missing_errors_doc)]
+/// The page that daemon and guest share. Offsets are in bytes, those of indices multiples of 4; what is not in the page is not there.
 pub trait Page {
+    /// Reads an index that the other side writes; what it wrote before is visible then.
     fn load(&self, offset: usize) -> u32;
+    /// Writes an index that the other side reads; what was written before is visible by then, and what the other side did before its
+    /// next write is read after.
     fn store(&self, offset: usize, value: u32);
-    fn read(&self, offset: usize, bytes: &mut [u8]) -> io::Result<()>;
-    fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()>;
+    /// Copies bytes out. The other side may change them meanwhile.
+    fn read(&self, offset: usize, bytes: &mut [u8]);
+    /// Copies bytes in, of words that the other side does not write.
+    fn write(&self, offset: usize, bytes: &[u8]);
 }
 
-impl Page for Mapping {
+/// Memory that another domain writes to at any time is seen as atomic words only.
+impl<T: AsRef<[AtomicU32]>> Page for T {
     fn load(&self, offset: usize) -> u32 {
-        self.load(offset)
+        (self.as_ref().get(offset / 4)).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
     fn store(&self, offset: usize, value: u32) {
-        self.store(offset, value);
+        if let Some(word) = self.as_ref().get(offset / 4) {
+            word.store(value, Ordering::SeqCst);
+        }
     }
 
-    fn read(&self, offset: usize, bytes: &mut [u8]) -> io::Result<()> {
-        self.read(offset, bytes)
+    fn read(&self, offset: usize, bytes: &mut [u8]) {
+        let mut word = [0; 4];
+        for (at, byte) in (offset..).zip(bytes) {
+            if at == offset || at % 4 == 0 {
+                let there = self.as_ref().get(at / 4);
+                word = there.map_or(word, |word| word.load(Ordering::Relaxed).to_le_bytes());
+            }
+            *byte = word[at % 4];
+        }
     }
 
-    fn write(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
-        self.write(offset, bytes)
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        for (at, byte) in (offset..).zip(bytes) {
+            if let Some(word) = self.as_ref().get(at / 4) {
+                let mut whole = word.load(Ordering::Relaxed).to_le_bytes();
+                whole[at % 4] = *byte;
+                word.store(u32::from_le_bytes(whole), Ordering::Relaxed);
+            }
+        }
     }
 }
 
 /// A guest's console ring.
 #[derive(Debug)]
-pub struct ConsoleRing<P = Mapping> {
+pub struct ConsoleRing<P> {
     page: P,
     out_cons: u32,
     in_prod: u32,
@@ -95,9 +112,9 @@ impl<P: Page> ConsoleRing<P> {
         let mut bytes = vec![0; count as usize];
         let at = self.out_cons % OUT_SIZE;
         let (head, tail) = bytes.split_at_mut(count.min(OUT_SIZE - at) as usize);
-        // Inside the page: `head` ends at the end of the ring at the latest.
-        let _ = self.page.read(OUT + at as usize, head);
-        let _ = self.page.read(OUT, tail);
+        // `head` ends at the end of the ring at the latest.
+        self.page.read(OUT + at as usize, head);
+        self.page.read(OUT, tail);
         self.out_cons = prod;
         self.page.store(OUT_CONS, prod);
         Ok(bytes)
@@ -124,9 +141,8 @@ impl<P: Page> ConsoleRing<P> {
         let count = bytes.len().min(self.room()?);
         let at = self.in_prod % IN_SIZE;
         let (head, tail) = bytes[..count].split_at(count.min((IN_SIZE - at) as usize));
-        // Inside the page, as above.
-        let _ = self.page.write(IN + at as usize, head);
-        let _ = self.page.write(IN, tail);
+        self.page.write(IN + at as usize, head);
+        self.page.write(IN, tail);
         self.in_prod = self.in_prod.wrapping_add(count as u32);
         self.page.store(IN_PROD, self.in_prod);
         Ok(count)
@@ -144,32 +160,36 @@ fn distance(ahead: u32, behind: u32, size: u32) -> Option<u32> {
 pub mod guest {
     use super::*;
 
+    /// A page for tests, which is not mapped.
+    pub type Memory = Box<[AtomicU32]>;
+
+    /// A zeroed page.
+    pub fn page() -> Memory {
+        (0..1024).map(|_| AtomicU32::new(0)).collect()
+    }
+
     /// Writes as a guest does: as much as there is room for.
-    pub fn write(ring: &ConsoleRing, bytes: &[u8]) -> usize {
+    pub fn write(ring: &ConsoleRing<Memory>, bytes: &[u8]) -> usize {
         let (prod, cons) = (ring.page.load(OUT_PROD), ring.page.load(OUT_CONS));
         let room = OUT_SIZE - prod.wrapping_sub(cons);
         let count = bytes.len().min(room as usize);
         for (i, byte) in bytes[..count].iter().enumerate() {
             let at = prod.wrapping_add(i as u32) % OUT_SIZE;
-            ring.page
-                .write(OUT + at as usize, &[*byte])
-                .expect("inside the page");
+            ring.page.write(OUT + at as usize, &[*byte]);
         }
         ring.page.store(OUT_PROD, prod.wrapping_add(count as u32));
         count
     }
 
     /// Reads as a guest does.
-    pub fn read(ring: &ConsoleRing, most: usize) -> Vec<u8> {
+    pub fn read(ring: &ConsoleRing<Memory>, most: usize) -> Vec<u8> {
         let (prod, cons) = (ring.page.load(IN_PROD), ring.page.load(IN_CONS));
         let count = most.min(prod.wrapping_sub(cons) as usize);
         let mut bytes = vec![0; count];
         for (i, byte) in bytes.iter_mut().enumerate() {
             let at = cons.wrapping_add(i as u32) % IN_SIZE;
             let mut one = [0];
-            ring.page
-                .read(IN + at as usize, &mut one)
-                .expect("inside the page");
+            ring.page.read(IN + at as usize, &mut one);
             *byte = one[0];
         }
         ring.page.store(IN_CONS, cons.wrapping_add(count as u32));
@@ -177,18 +197,18 @@ pub mod guest {
     }
 
     /// Sets the index of what the guest wrote.
-    pub fn set_out_prod(ring: &ConsoleRing, value: u32) {
+    pub fn set_out_prod(ring: &ConsoleRing<Memory>, value: u32) {
         ring.page.store(OUT_PROD, value);
     }
 
     /// Sets the index of what it read.
-    pub fn set_in_cons(ring: &ConsoleRing, value: u32) {
+    pub fn set_in_cons(ring: &ConsoleRing<Memory>, value: u32) {
         ring.page.store(IN_CONS, value);
     }
 
     /// A ring whose indices begin at `start`.
-    pub fn ring(start: u32) -> ConsoleRing {
-        let page = Mapping::stand_in(1).expect("a page");
+    pub fn ring(start: u32) -> ConsoleRing<Memory> {
+        let page = page();
         for index in [IN_CONS, IN_PROD, OUT_CONS, OUT_PROD] {
             page.store(index, start);
         }

@@ -12,7 +12,7 @@ pub use xenstore::XenStore;
 pub struct Keys {
     /// Name of the guest; empty if it has none.
     pub name: String,
-    /// Guest frame number of the ring (`console/ring-ref`).
+    /// Guest frame number of the ring (`console/ring-ref`), by which another ring is known as such; it is mapped by its grant.
     pub gfn: u64,
     /// The guest's event channel (`console/port`).
     pub port: u32,

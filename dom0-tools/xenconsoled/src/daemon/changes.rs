@@ -68,14 +68,7 @@ impl<H: Host, S: Store, C: FnMut() -> io::Result<S>> Daemon<H, S, C> {
         let Some(store) = &mut self.store else {
             return Ok(());
         };
-        let host = &self.host;
-        let is_alive = |&domid: &u16| {
-            host.is_alive(domid).unwrap_or_else(|error| {
-                log::warn!("domain {domid}: whether it is alive cannot be told: {error}");
-                true
-            })
-        };
-        let domains: BTreeSet<u16> = store.domains()?.into_iter().filter(is_alive).collect();
+        let domains: BTreeSet<u16> = store.domains()?.into_iter().collect();
         let watched = self.watched.clone();
         for &domid in domains.difference(&watched) {
             self.watched.insert(domid);
@@ -133,8 +126,8 @@ impl<H: Host, S: Store, C: FnMut() -> io::Result<S>> Daemon<H, S, C> {
         Ok(())
     }
 
-    fn open(&self, domid: u16, keys: Keys) -> io::Result<Guest> {
-        let page = self.host.map(domid, keys.gfn)?;
+    fn open(&self, domid: u16, keys: Keys) -> io::Result<Guest<H::Page>> {
+        let page = self.host.map(domid)?;
         let pty = Pty::open()?;
         let log = GuestLog::open(&self.logs.directory, &keys.name, domid, self.logs.limit);
         let log = log
@@ -148,7 +141,7 @@ impl<H: Host, S: Store, C: FnMut() -> io::Result<S>> Daemon<H, S, C> {
         Ok(Guest {
             keys,
             port: Some(port),
-            console: Console::on_page(page, pty, log, Instant::now()),
+            console: Console::new(page, pty, log, Instant::now()),
             // The first text was written before anybody listened.
             waiting: true,
             published: false,

@@ -3,18 +3,19 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use oxen_xen::domain::{self, DomainFlags};
 use oxen_xen::evtchn::EventChannels;
-use oxen_xen::foreign::Mapping;
-use oxen_xen::privcmd::Privcmd;
+use oxen_xen::gntdev::{GrantMapping, Grants};
+use oxen_xen::grant;
+
+use crate::ring::Page;
 
 /// What the daemon needs of the hypervisor. See [`EventChannels`] for the methods on ports.
 #[allow(clippy::missing_errors_doc)]
 pub trait Host {
-    /// Whether a domain is there, and not being destroyed: one that is keeps its number as long as a page of it is mapped.
-    fn is_alive(&self, domid: u16) -> io::Result<bool>;
-    /// Maps a page of a guest.
-    fn map(&self, domid: u16, gfn: u64) -> io::Result<Mapping>;
+    /// The page of a guest's ring. As long as it is mapped a domain that has come to its end keeps its number.
+    type Page: Page;
+    /// Maps the page that a guest grants for its console.
+    fn map(&self, domid: u16) -> io::Result<Self::Page>;
     /// Binds a local port to a guest's.
     fn bind(&self, domid: u16, port: u32) -> io::Result<u32>;
     /// Closes a local port.
@@ -32,7 +33,7 @@ pub trait Host {
 /// The real one.
 #[derive(Debug)]
 pub struct XenHost {
-    privcmd: Privcmd,
+    grants: Grants,
     channels: EventChannels,
 }
 
@@ -43,20 +44,17 @@ impl XenHost {
     /// Not dom0, or no permission; the message says which device.
     pub fn open() -> io::Result<Self> {
         Ok(Self {
-            privcmd: Privcmd::open()?,
+            grants: Grants::open()?,
             channels: EventChannels::open()?,
         })
     }
 }
 
 impl Host for XenHost {
-    fn is_alive(&self, domid: u16) -> io::Result<bool> {
-        let info = domain::info(&self.privcmd, domid)?;
-        Ok(info.is_some_and(|info| !info.flags.contains(DomainFlags::DYING)))
-    }
+    type Page = GrantMapping;
 
-    fn map(&self, domid: u16, gfn: u64) -> io::Result<Mapping> {
-        Mapping::map_with(&self.privcmd, domid, &[gfn])
+    fn map(&self, domid: u16) -> io::Result<GrantMapping> {
+        self.grants.map(domid, &[grant::CONSOLE])
     }
 
     fn bind(&self, domid: u16, port: u32) -> io::Result<u32> {
