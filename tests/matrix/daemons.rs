@@ -9,27 +9,94 @@ use crate::{Case, checks, ledger};
 /// Tries what a confined process cannot do (`dom0-tools/daemon/examples/confined.rs`).
 const PROBE: &str = "usr/sbin/confined";
 
-/// A daemon, the shell's way to its process, its capabilities (bit 2 is `CAP_DAC_READ_SEARCH`), and the devices that it has open
-/// beside its standard files.
-const DAEMONS: [(&str, &str, u64, &[&str]); 3] = [
-    (
-        "xenstored",
-        "pidof xenstored",
-        0,
-        &["/dev/xen/evtchn", "/dev/xen/hypercall", "/dev/xen/privcmd"],
-    ),
-    (
-        "xenconsoled",
-        "pidof xenconsoled",
-        0,
-        &["/dev/xen/evtchn", "/dev/xen/gntdev"],
-    ),
-    (
-        "supervisor",
-        "supervisor",
-        1 << 2,
-        &["/dev/xen/hypercall", "/dev/xen/privcmd"],
-    ),
+/// What a daemon may do.
+struct Daemon {
+    name: &'static str,
+    /// The shell's way to its process.
+    process: &'static str,
+    user: u32,
+    /// Capabilities that it has, by their numbers, and those that it could get from a program that it starts.
+    has: &'static [u32],
+    could_get: &'static [u32],
+    /// Xen's devices that it has open.
+    devices: &'static [&'static str],
+}
+
+// Numbers of capabilities.
+const DAC_OVERRIDE: u32 = 1;
+const DAC_READ_SEARCH: u32 = 2;
+const KILL: u32 = 5;
+const SETGID: u32 = 6;
+const SETUID: u32 = 7;
+const NET_ADMIN: u32 = 12;
+
+const ROOT: u32 = 0;
+const NOBODY: u32 = 65534;
+const EVENTS_AND_GRANTS: &[&str] = &["/dev/xen/evtchn", "/dev/xen/gntdev"];
+const OF_OXBLK: &[u32] = &[DAC_OVERRIDE, KILL, SETGID, SETUID];
+const OF_OXNET: &[u32] = &[KILL, SETGID, SETUID, NET_ADMIN];
+
+const DAEMONS: [Daemon; 5] = [
+    Daemon {
+        name: "xenstored",
+        process: "pidof xenstored",
+        user: ROOT,
+        has: &[],
+        could_get: &[],
+        devices: &["/dev/xen/evtchn", "/dev/xen/hypercall", "/dev/xen/privcmd"],
+    },
+    Daemon {
+        name: "xenconsoled",
+        process: "pidof xenconsoled",
+        user: ROOT,
+        has: &[],
+        could_get: &[],
+        devices: EVENTS_AND_GRANTS,
+    },
+    Daemon {
+        name: "supervisor",
+        process: "supervisor",
+        user: ROOT,
+        has: &[DAC_READ_SEARCH],
+        could_get: &[DAC_READ_SEARCH],
+        devices: &["/dev/xen/hypercall", "/dev/xen/privcmd"],
+    },
+    Daemon {
+        name: "oxblk",
+        process: "ps | awk '/[o]xblk$/ { print $1 }'",
+        user: ROOT,
+        has: OF_OXBLK,
+        could_get: OF_OXBLK,
+        devices: &[],
+    },
+    Daemon {
+        name: "oxnet",
+        process: "ps | awk '/[o]xnet$/ { print $1 }'",
+        user: ROOT,
+        has: OF_OXNET,
+        could_get: OF_OXNET,
+        devices: &[],
+    },
+];
+
+/// Those that serve a guest's disk and its network card.
+const WORKERS: [Daemon; 2] = [
+    Daemon {
+        name: "oxblk's worker",
+        process: "ps | awk '/[o]xblk serve/ { print $1 }'",
+        user: NOBODY,
+        has: &[],
+        could_get: OF_OXBLK,
+        devices: EVENTS_AND_GRANTS,
+    },
+    Daemon {
+        name: "oxnet's worker",
+        process: "ps | awk '/[o]xnet serve/ { print $1 }'",
+        user: NOBODY,
+        has: &[],
+        could_get: OF_OXNET,
+        devices: EVENTS_AND_GRANTS,
+    },
 ];
 
 /// Seconds for which two guests write.
@@ -59,11 +126,12 @@ fn confined_and_fair(name: &str, kind: Kind) -> Result<(), Failure> {
         "printf '%s\\n' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=32' 'name=\"quiet\"' >/run/visitor.cfg"
     ))?;
     dom0.run("ox create -p /run/visitor.cfg && ox destroy quiet")?;
+    workers_are_confined(&mut dom0)?;
     let before = ledger::take(&mut dom0)?;
     // As they were started, and as they start again.
-    daemons_are_confined(&mut dom0)?;
+    are_confined(&mut dom0, &DAEMONS)?;
     dom0.run("kill -9 $(pidof xenconsoled) $(pidof xenstored) $(supervisor); n=0; until [ \"$(pidof xenconsoled)\" ] && [ \"$(supervisor)\" ] && ox store stats; do sleep 0.5; n=$((n+1)); [ $n -lt 60 ] || break; done; sleep 3")?;
-    daemons_are_confined(&mut dom0)?;
+    are_confined(&mut dom0, &DAEMONS)?;
     floods_disturb_nobody(&mut dom0)?;
     ledger::balances(&mut dom0, &before)?;
     logs_are_lines_of_json(&mut dom0)?;
@@ -74,12 +142,14 @@ fn confined_and_fair(name: &str, kind: Kind) -> Result<(), Failure> {
 /// On dom0's own kernel, with all that it can refuse.
 fn confinement_works(dom0: &mut Dom0) -> Result<(), Failure> {
     let said = dom0.run(&format!(
-        "chmod +x /{PROBE}; mkdir /run/own; confined /run/own; rm -r /run/own"
+        "chmod +x /{PROBE}; mkdir /run/own; confined /run/own; rm -r /run/own /run/own.used"
     ))?;
     for wanted in [
         "own file: done",
         "own file again: done",
         "local socket: done",
+        "used file: done",
+        "used file gone: PermissionDenied",
         "other file: PermissionDenied",
         "other directory: PermissionDenied",
         "program: PermissionDenied",
@@ -92,24 +162,45 @@ fn confinement_works(dom0: &mut Dom0) -> Result<(), Failure> {
     Ok(())
 }
 
-fn daemons_are_confined(dom0: &mut Dom0) -> Result<(), Failure> {
-    for (name, process, capabilities, devices) in DAEMONS {
+/// They serve a guest that has no drivers: it only says where the rings are.
+fn workers_are_confined(dom0: &mut Dom0) -> Result<(), Failure> {
+    dom0.run("head -c 1048576 /dev/zero >/run/image && ox create /run/visitor.cfg name=served extra=then=devices \"disk=['/run/image,raw,xvda,w']\" \"vif=['bridge=xenbr0']\"")?;
+    dom0.run("connected() { ox block-list served | grep -q connected && ox network-list served | grep -q connected; }; n=0; until connected || [ $n = 60 ]; do sleep 0.5; n=$((n+1)); done; connected || { ox block-list; ox network-list; cat /var/log/xen/oxblk.log /var/log/xen/oxnet.log; false; }")?;
+    // They confine themselves before they serve, a moment after they are started.
+    dom0.run("sleep 1")?;
+    are_confined(dom0, &WORKERS)?;
+    dom0.run("ox destroy served && rm /run/image")?;
+    Ok(())
+}
+
+fn are_confined(dom0: &mut Dom0, daemons: &[Daemon]) -> Result<(), Failure> {
+    for daemon in daemons {
+        let (name, process) = (daemon.name, daemon.process);
         let status = dom0.run(&format!("cat /proc/$({process})/status"))?;
         let field = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
             line.map(str::trim).unwrap_or_default().to_owned()
         };
+        let mask = |numbers: &[u32]| numbers.iter().fold(0_u64, |mask, bit| mask | 1 << bit);
         for (key, wanted) in [
-            ("CapEff:", capabilities),
-            ("CapPrm:", capabilities),
-            ("CapBnd:", capabilities),
-            ("CapInh:", 0),
-            ("CapAmb:", 0),
+            ("CapEff:", daemon.has),
+            ("CapPrm:", daemon.has),
+            ("CapBnd:", daemon.could_get),
+            ("CapInh:", &[]),
+            ("CapAmb:", &[]),
         ] {
-            let has = field(key);
+            let (has, wanted) = (field(key), mask(wanted));
             ensure!(
                 u64::from_str_radix(&has, 16) == Ok(wanted),
                 "{name} has {key} {has}, not {wanted:#x}"
+            );
+        }
+        let user = daemon.user.to_string();
+        for key in ["Uid:", "Gid:"] {
+            let has = field(key);
+            ensure!(
+                has.split_whitespace().eq([user.as_str(); 4]),
+                "{name} has {key} {has}, not {user}"
             );
         }
         for (key, wanted) in [("NoNewPrivs:", "1"), ("Seccomp:", "2")] {
@@ -120,7 +211,11 @@ fn daemons_are_confined(dom0: &mut Dom0) -> Result<(), Failure> {
             "ls -l /proc/$({process})/fd | sed -n 's/.* -> \\(.dev.xen.*\\)/\\1/p' | sort -u"
         ))?;
         let open: Vec<&str> = open.lines().collect();
-        ensure!(open == devices, "{name} has {open:?} open, not {devices:?}");
+        ensure!(
+            open == daemon.devices,
+            "{name} has {open:?} open, not {:?}",
+            daemon.devices
+        );
     }
     Ok(())
 }
@@ -165,7 +260,7 @@ fn floods_disturb_nobody(dom0: &mut Dom0) -> Result<(), Failure> {
 
 /// But for the word of the shell that starts them again.
 fn logs_are_lines_of_json(dom0: &mut Dom0) -> Result<(), Failure> {
-    let others = dom0.run("cd /var/log/xen; cat xenstored.log xenconsoled.log supervisor.log | grep -v -e '^{\".*}$' -e '^Killed$'; cd")?;
+    let others = dom0.run("cd /var/log/xen; cat xenstored.log xenconsoled.log supervisor.log oxblk.log oxnet.log | grep -v -e '^{\".*}$' -e '^Killed$'; cd")?;
     ensure!(others.is_empty(), "the daemons' logs hold:\n{others}");
     let restarts = dom0.run(
         "cd /var/log/xen; cat xenstored.log xenconsoled.log ox.log | grep -c 'it starts again'; cd",

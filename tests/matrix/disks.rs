@@ -292,7 +292,7 @@ fn attacked(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
         "with 200 segments",
         "operation 3 cannot be indirect",
         "grant 400 cannot be copied",
-        "protocol: \"arm-abi\"",
+        r#"protocol: \"arm-abi\""#,
         "ring-page-order: 30",
     ] {
         ensure!(log.contains(reason), "nobody says {reason:?}:\n{log}");

@@ -1,5 +1,5 @@
 //! What the daemons of dom0 have in common: how they log ([`logging`]), and what they give up when they have opened what they
-//! need ([`confine`]).
+//! need ([`confine`], and [`confine::seal`] for what serves a single guest).
 #![forbid(unsafe_code)]
 
 pub mod confine;

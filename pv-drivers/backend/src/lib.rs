@@ -5,7 +5,6 @@
 //! * [`store`]: xenstore as back ends use it;
 //! * [`nodes`]: reading what the two ends have written, with errors that name the node;
 //! * [`manager`]: the loop that watches the devices of one kind and tells a [`Driver`] when to serve which;
-//! * [`privileges`]: what a worker gives up before it serves;
 //! * [`worker`]: a process for each device that is served, so that one guest's device is nobody else's trouble.
 //!
 //! A driver says what it offers and how it serves; all else is here. The manager and its workers may be killed at any time: what
@@ -15,7 +14,6 @@
 pub mod device;
 pub mod manager;
 pub mod nodes;
-pub mod privileges;
 pub mod state;
 pub mod store;
 pub mod worker;

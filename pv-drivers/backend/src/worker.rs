@@ -11,12 +11,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use oxen_daemon::confine::CapabilitySet;
 use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::{DeviceId, Event, Failure};
 
 /// This program, whatever has become of its file since.
 const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What a manager may do as root alone may: make its workers nobody's, and end them.
+pub const CAPABILITIES: CapabilitySet = CapabilitySet::KILL
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID);
 /// Bytes that a worker's last words may have.
 const WORDS_MAX: u64 = 4096;
 const BY_GUEST: &str = "guest: ";

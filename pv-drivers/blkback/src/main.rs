@@ -1,16 +1,20 @@
 //! `oxblk`: the back end of PV disks in Oxen's dom0.
 #![forbid(unsafe_code)]
 
+use std::env::current_exe;
+use std::fs::create_dir_all;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use oxen_backend::{Manager, worker};
 use oxen_blkback::driver::Disks;
-use oxen_blkback::worker::{Serve, serve};
+use oxen_blkback::worker::{LOCKS, Serve, serve};
+use oxen_daemon::confine::{CapabilitySet, Needs, confine};
+use oxen_daemon::logging;
 use oxen_xenstore::client::Client;
 
 /// Serves the disks of guests: files and block devices of this domain.
@@ -21,7 +25,7 @@ use oxen_xenstore::client::Client;
 #[command(
     name = "oxblk",
     version,
-    after_help = "RUST_LOG=debug makes it say more on standard error."
+    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
 )]
 struct Options {
     /// Socket of xenstored
@@ -40,7 +44,7 @@ enum Role {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    logging::start();
     if let Some(Role::Serve(arguments)) = options.role {
         return Ok(match serve(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +54,23 @@ fn main() -> Result<ExitCode> {
             }
         });
     }
+    give_up()?;
     let connect = || Client::connect(&options.socket).map_err(io::Error::other);
     Manager::new(Disks::default(), connect).run()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives up what neither the manager nor its workers need. Images may be anywhere and anybody's.
+fn give_up() -> Result<()> {
+    create_dir_all(LOCKS).context(LOCKS)?;
+    let program = current_exe().context("the own program's path")?;
+    confine(&Needs {
+        writes: &[Path::new(LOCKS)],
+        uses: &[Path::new("/")],
+        programs: &[&program],
+        capabilities: worker::CAPABILITIES | CapabilitySet::DAC_OVERRIDE,
+        calls: &[libc::SYS_io_uring_setup],
+        ..Needs::default()
+    });
+    Ok(())
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use oxen_backend::{Failure, privileges};
+use oxen_backend::Failure;
 use oxen_blkif::Abi;
+use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::Grants;
 use rustix::fs::{FlockOperation, flock};
@@ -20,7 +21,7 @@ use crate::queue::Queue;
 use crate::ring::DiskRing;
 
 /// Where workers wait for those before them.
-const LOCKS: &str = "/run/oxen/oxblk";
+pub const LOCKS: &str = "/run/oxen/oxblk";
 /// System calls beyond those of any worker: the disk.
 const CALLS: &[i64] = &[libc::SYS_io_uring_enter];
 
@@ -125,7 +126,7 @@ pub fn serve(arguments: &Serve) -> Result<(), Failure> {
         .try_clone_to_owned()
         .map_err(by_host("standard input"))?;
     let mut engine = Engine::new(guest, image, queues, parent).map_err(by_host("engine"))?;
-    privileges::give_up(CALLS).map_err(by_host("giving up rights"))?;
+    seal(CALLS).map_err(by_host("giving up rights"))?;
     engine.run()
 }
 

@@ -1,15 +1,19 @@
 //! `oxnet`: the back end of guests' network cards in Oxen's dom0.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::env::current_exe;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use oxen_backend::{Manager, worker::say_failure};
+use oxen_backend::Manager;
+use oxen_backend::worker::{CAPABILITIES, say_failure};
+use oxen_daemon::confine::{CapabilitySet, Needs, confine};
+use oxen_daemon::logging;
 use oxen_netback::driver::Network;
-use oxen_netback::{hotplug, worker};
+use oxen_netback::{hotplug, tap, worker};
 use oxen_xenstore::client::Client;
 
 /// Serves the network cards of guests: each is a TAP interface that joins a bridge.
@@ -19,7 +23,7 @@ use oxen_xenstore::client::Client;
 #[command(
     name = "oxnet",
     version,
-    after_help = "RUST_LOG=debug makes it say more on standard error."
+    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
 )]
 struct Options {
     /// Socket of xenstored.
@@ -41,15 +45,35 @@ enum Verb {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    logging::start();
     if let Some(Verb::Serve { job }) = options.verb {
         let job = serde_json::from_str(&job).context("the task")?;
         say_failure(&worker::run(&job));
         return Ok(ExitCode::FAILURE);
     }
+    give_up()?;
     let socket = options.socket;
     hotplug::start(socket.clone());
     let connect = || Client::connect(&socket).map_err(std::io::Error::other);
     Manager::new(Network::new(), connect).run()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives up what neither the manager nor its workers need: they make interfaces and put them where they belong.
+fn give_up() -> Result<()> {
+    if !Path::new(tap::DEVICE).exists() {
+        log::warn!(
+            "there is no {}: load the module tun and start oxnet anew",
+            tap::DEVICE
+        );
+    }
+    let program = current_exe().context("the own program's path")?;
+    confine(&Needs {
+        uses: &[tap::DEVICE, tap::SETTINGS, "/dev/xen"].map(Path::new),
+        programs: &[&program],
+        capabilities: CAPABILITIES | CapabilitySet::NET_ADMIN,
+        families: &[libc::AF_INET],
+        ..Needs::default()
+    });
+    Ok(())
 }

@@ -17,7 +17,10 @@ use crate::job::Guest;
 use crate::machine::Interface;
 use crate::vnet::{HEADER, Header};
 
-const DEVICE: &str = "/dev/net/tun";
+/// What makes them.
+pub const DEVICE: &str = "/dev/net/tun";
+/// Where dom0's own use of each is set.
+pub const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 /// Bytes of an interface's name, its end included (`IFNAMSIZ`).
 const NAME: usize = 16;
 /// The address of all interfaces that belong to guests, as Xen's scripts have it: the highest there is, so that no bridge takes it for its
@@ -165,7 +168,7 @@ pub fn join(name: &str, bridge: Option<&str>, mtu: Option<u32>) -> io::Result<()
     address.extend(ADDRESS);
     set::<SIOCSIFHWADDR>(control, Request::new(name, &address)?)?;
     // It is the guest's: dom0 itself has nothing to say on it.
-    let own = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    let own = format!("{SETTINGS}/{name}/disable_ipv6");
     if let Err(error) = std::fs::write(&own, "1") {
         log::debug!("{own}: {error}");
     }

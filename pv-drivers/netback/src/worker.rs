@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oxen_backend::{Failure, privileges};
+use oxen_backend::Failure;
+use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::{GrantMapping, Grants};
 
@@ -77,8 +78,7 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
     }
     // A port of the bridge from here on: what arrives waits in the queues.
     tap::join(name, job.bridge.as_deref(), job.mtu).map_err(of_interface)?;
-    privileges::give_up(CALLS)
-        .map_err(|error| Failure::Host(format!("rights cannot be given up: {error}")))?;
+    seal(CALLS).map_err(|error| Failure::Host(format!("rights cannot be given up: {error}")))?;
     // Not before: rights are a thread's own.
     thread::spawn(end_with_manager);
     let credit = (job.rate).map(|rate| Arc::new(Mutex::new(Credit::new(rate, Instant::now()))));
@@ -172,7 +172,7 @@ mod tests {
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
         let worker = thread::spawn(|| {
             let mut tap = tap::Queue::from(std::os::fd::OwnedFd::from(ours));
-            privileges::give_up(CALLS).expect("the kernel lets go");
+            seal(CALLS).expect("the kernel lets go");
             let moment = Timespec::try_from(STEP).expect("a moment");
             let queue = thread::spawn(move || {
                 let wait = |tap: &tap::Queue, time: Option<&Timespec>| {

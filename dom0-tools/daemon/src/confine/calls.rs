@@ -58,16 +58,20 @@ const FORBIDDEN: &[i64] = &[
     libc::SYS_mknodat,
 ];
 
-/// Makes them fail with EPERM, and sockets other than local ones, too.
-pub fn forbid() -> Result<(), Box<dyn Error>> {
-    let local = u64::try_from(libc::AF_UNIX)?;
-    let other_family = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, local)?;
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
-    rules.insert(
-        libc::SYS_socket,
-        vec![SeccompRule::new(vec![other_family])?],
-    );
+/// Makes them fail with EPERM but for those in `needed`, and sockets that are neither local nor of one of `families`, too.
+pub fn forbid(needed: &[i64], families: &[i32]) -> Result<(), Box<dyn Error>> {
+    let is_other = |family: &i32| -> Result<_, Box<dyn Error>> {
+        let family = u64::try_from(*family)?;
+        let (size, differs) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Ne);
+        Ok(SeccompCondition::new(0, size, differs, family)?)
+    };
+    let other_family = [libc::AF_UNIX].iter().chain(families).map(is_other);
+    let other_family = other_family.collect::<Result<Vec<_>, _>>()?;
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = (FORBIDDEN.iter())
+        .filter(|call| !needed.contains(call))
+        .map(|call| (*call, Vec::new()))
+        .collect();
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(other_family)?]);
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(
         rules,

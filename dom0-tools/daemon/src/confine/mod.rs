@@ -4,6 +4,7 @@
 //! Each part is for the case that a guest finds a fault in the daemon's code. None is needed for the daemon to work, so one that the
 //! kernel does not have is left out with a warning.
 mod calls;
+mod seal;
 
 use std::error::Error;
 use std::path::Path;
@@ -12,8 +13,11 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus,
     path_beneath_rules,
 };
+pub use rustix::thread::CapabilitySet;
+pub use seal::seal;
+
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
@@ -21,31 +25,58 @@ use rustix::thread::{
 const RULES: ABI = ABI::V5;
 
 /// What a daemon keeps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Needs<'a> {
     /// Files, or directories with all below them, that it may read.
     pub reads: &'a [&'a Path],
     /// The same, to read, write, make and remove.
     pub writes: &'a [&'a Path],
-    /// Whether it may read files of every owner (`CAP_DAC_READ_SEARCH`).
-    pub reads_of_any_owner: bool,
+    /// Files and devices, or directories with all of them below, that it may read and write where they are.
+    pub uses: &'a [&'a Path],
+    /// Programs that it starts; they are confined as it is.
+    pub programs: &'a [&'a Path],
+    /// What it may do as root alone may.
+    pub capabilities: CapabilitySet,
+    /// System calls (`SYS_*`) that it makes, of those that no other daemon does.
+    pub calls: &'a [i64],
+    /// Families of sockets (`AF_*`) beside the local ones.
+    pub families: &'a [i32],
+}
+
+impl Default for Needs<'_> {
+    /// Nothing.
+    fn default() -> Self {
+        Self {
+            reads: &[],
+            writes: &[],
+            uses: &[],
+            programs: &[],
+            capabilities: CapabilitySet::empty(),
+            calls: &[],
+            families: &[],
+        }
+    }
+}
+
+impl Needs<'_> {
+    fn calls(&self) -> Vec<i64> {
+        let start = (!self.programs.is_empty()).then_some(libc::SYS_execve);
+        self.calls.iter().copied().chain(start).collect()
+    }
 }
 
 /// Gives up everything but `needs`, for the calling thread and those that it starts from now on: call it before there are others. What
 /// is open stays open.
 pub fn confine(needs: &Needs<'_>) {
     type Step<'a> = (&'a str, &'a dyn Fn() -> Result<(), Box<dyn Error>>);
-    let keep = if needs.reads_of_any_owner {
-        CapabilitySet::DAC_READ_SEARCH
-    } else {
-        CapabilitySet::empty()
-    };
     // Filters may be set by who can gain no privileges, or by who has them: so the first step is the first.
     let steps: [Step<'_>; 4] = [
         ("new privileges", &|| Ok(set_no_new_privs(true)?)),
         ("files", &|| files(needs)),
-        ("capabilities", &|| capabilities(keep)),
-        ("system calls", &|| calls::forbid()),
+        ("capabilities", &|| capabilities(needs.capabilities)),
+        ("system calls", &|| {
+            calls::forbid(&needs.calls(), needs.families)
+        }),
     ];
     for (what, step) in steps {
         if let Err(error) = step() {
@@ -57,12 +88,18 @@ pub fn confine(needs: &Needs<'_>) {
 /// Files by Landlock.
 fn files(needs: &Needs<'_>) -> Result<(), Box<dyn Error>> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+    let in_place = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let all = AccessFs::from_all(RULES);
     let done = Ruleset::default()
         .handle_access(all)?
         .create()?
         .add_rules(path_beneath_rules(needs.reads, read))?
         .add_rules(path_beneath_rules(needs.writes, all & !AccessFs::Execute))?
+        .add_rules(path_beneath_rules(needs.uses, in_place))?
+        .add_rules(path_beneath_rules(
+            needs.programs,
+            AccessFs::ReadFile | AccessFs::Execute,
+        ))?
         .restrict_self()?;
     if done.ruleset == RulesetStatus::NotEnforced {
         return Err("the kernel has no Landlock".into());

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use oxen_daemon::confine::{Needs, confine};
+use oxen_daemon::confine::{CapabilitySet, Needs, confine};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::cli::Supervise;
@@ -93,7 +93,8 @@ fn give_up(log: &Path) -> Result<(), Failure> {
     confine(&Needs {
         reads: &[Path::new("/")],
         writes: &own,
-        reads_of_any_owner: true,
+        capabilities: CapabilitySet::DAC_READ_SEARCH,
+        ..Needs::default()
     });
     Ok(())
 }

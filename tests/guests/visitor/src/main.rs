@@ -1,13 +1,16 @@
 //! An unprivileged guest that is there at once: it takes event channels, grants pages to dom0, makes a node and a watch in
 //! xenstore, says so on its console, and gives nothing of it back. The command line says what comes `then`: `stay` (the
-//! default) with a sign of life now and then, `poweroff`, `reboot`, `crash`, or `flood`, which fills the console without pause.
+//! default) with a sign of life now and then, `devices`, which is the same with a disk and a network card that are served,
+//! `poweroff`, `reboot`, `crash`, or `flood`, which fills the console without pause.
 #![no_std]
 #![no_main]
 
 mod store;
 
+use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use arrayvec::ArrayString;
 use oxen_abi::event_channel::cmd;
 use oxen_abi::grant::entry;
 use oxen_abi::{memory, sched};
@@ -17,12 +20,14 @@ use store::Store;
 
 const CONTROL_DOMAIN: u32 = 0;
 /// Event channels of each kind, and grants.
-const PORTS: u32 = 16;
+const PORTS: usize = 16;
 const GRANTS: usize = 16;
 /// The first ones are the toolstack's (`GNTTAB_NR_RESERVED_ENTRIES`).
 const FIRST_GRANT: usize = 8;
 /// Frame from which pages are granted: RAM that nothing uses.
 const GRANTED_FRAMES: u32 = (24 << 20) >> 12;
+/// The state of xenbus of a front end that has said where its rings are.
+const INITIALISED: u32 = 3;
 /// Between two signs of life.
 const PAUSE_NANOS: u64 = 100_000_000;
 
@@ -38,19 +43,42 @@ fn guest_main() {
     // Daemons come and go; they bind the far end of the channel anew.
     ring::trust_channel();
     let mut store = Store::open();
-    take_ports();
+    let ports = take_ports();
     grant_pages();
     assert!(store.write("data/visitor", b"here"), "no node");
     assert!(store.watch("data", "visitor"), "no watch");
     line!("visitor: here");
     match command_line::value("then").unwrap_or("stay") {
         "stay" => stay(&mut store),
+        "devices" => {
+            announce_devices(&mut store, &ports);
+            stay(&mut store)
+        }
         "flood" => flood(),
         "poweroff" => shut_down(sched::reason::POWEROFF),
         "reboot" => shut_down(sched::reason::REBOOT),
         "crash" => shut_down(sched::reason::CRASH),
         other => panic!("then={other}?"),
     }
+}
+
+/// Says that its disk xvda and its first network card may be served, with rings in the first pages that it grants, and asks nothing of
+/// them.
+fn announce_devices(store: &mut Store, ports: &[u32; PORTS]) {
+    let page = |nth: usize| (FIRST_GRANT + nth) as u32;
+    let mut say = |path: &str, number: u32| {
+        let mut text = ArrayString::<16>::new();
+        assert!(write!(text, "{number}").is_ok(), "{number} is too long");
+        assert!(store.write(path, text.as_bytes()), "no node {path}");
+    };
+    say("device/vbd/51712/ring-ref", page(0));
+    say("device/vbd/51712/event-channel", ports[0]);
+    say("device/vbd/51712/state", INITIALISED);
+    say("device/vif/0/tx-ring-ref", page(1));
+    say("device/vif/0/rx-ring-ref", page(2));
+    say("device/vif/0/event-channel", ports[1]);
+    say("device/vif/0/request-rx-copy", 1);
+    say("device/vif/0/state", INITIALISED);
 }
 
 /// Tells of itself by both daemons, for ever.
@@ -85,14 +113,16 @@ pub fn nap(nanos: u64) {
     cpu::interrupts(false);
 }
 
-fn take_ports() {
-    for _ in 0..PORTS {
+/// Gives those that the control domain may bind to.
+fn take_ports() -> [u32; PORTS] {
+    core::array::from_fn(|_| {
         // evtchn_alloc_unbound: domain and remote u16, port u32.
         let mut argument = [u32::from(SELF) | CONTROL_DOMAIN << 16, 0];
         let result = hypercall::event_channel_op(cmd::ALLOC_UNBOUND, &mut argument);
         assert!(result == 0, "alloc_unbound: {result}");
         events::bind_ipi(0);
-    }
+        argument[1]
+    })
 }
 
 fn grant_pages() {

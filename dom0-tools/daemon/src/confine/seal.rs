@@ -1,4 +1,4 @@
-//! What a worker keeps once it has opened what it needs: nothing.
+//! What the worker of one guest's device keeps once it has opened what it needs: nothing.
 //!
 //! It has its devices open by then. From here on it is nobody, in a process that cannot become anybody else and opens nothing any more. A
 //! guest that takes a worker over has what it had before: its own device. (The device of granted pages would still map what other guests
@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, set_dumpable_behavior};
-use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
+
+use super::{Needs, files};
 
 /// The user and group that nothing belongs to.
 const NOBODY: u32 = 65534;
@@ -48,7 +50,7 @@ const CALLS: &[i64] = &[
 ///
 /// # Errors
 /// The kernel refuses: then the worker must not go on.
-pub fn give_up(more: &[i64]) -> io::Result<()> {
+pub fn seal(more: &[i64]) -> io::Result<()> {
     if geteuid().is_root() {
         let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         set_thread_groups(&[])?;
@@ -56,6 +58,11 @@ pub fn give_up(more: &[i64]) -> io::Result<()> {
         set_thread_res_uid(user, user, user)?;
     }
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    set_no_new_privs(true)?;
+    if let Err(error) = files(&Needs::default()) {
+        // Without Landlock the filter alone keeps it from opening any. Who started it has said so.
+        log::debug!("files: {error}");
+    }
     filter(more)
 }
 
@@ -78,7 +85,7 @@ mod tests {
     fn what_is_given_up_is_gone() {
         let done = std::thread::spawn(|| {
             let status = std::fs::File::open("/proc/thread-self/status").expect("procfs");
-            super::give_up(&[]).expect("the kernel lets go");
+            super::seal(&[]).expect("the kernel lets go");
             let status = std::io::read_to_string(status).expect("it was open");
             let says = |line: &str| status.lines().any(|found| found == line);
             assert!(says("Seccomp:\t2") && says("NoNewPrivs:\t1"), "{status}");
