@@ -4,11 +4,11 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use oxen_daemon::confine::{Needs, confine};
-use oxen_daemon::logging;
 
 use oxen_xenconsoled::daemon::{Daemon, Logs, XenHost};
 use oxen_xenconsoled::store::XenStore;
@@ -21,7 +21,7 @@ use oxen_xenconsoled::store::XenStore;
 #[command(
     name = "xenconsoled",
     version,
-    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
+    after_help = oxen_daemon::LOG_HELP
 )]
 struct Options {
     /// Directory of the log files, guest-NAME.log.
@@ -35,9 +35,11 @@ struct Options {
     socket: PathBuf,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
-    logging::start();
+fn main() -> ExitCode {
+    oxen_daemon::run(serve)
+}
+
+fn serve(options: Options) -> Result<ExitCode> {
     let host = XenHost::open()?;
     // Consoles may show secrets: only root reads their logs.
     let directory = options.log_directory.as_path();
@@ -58,5 +60,5 @@ fn main() -> Result<()> {
     };
     let socket = options.socket;
     Daemon::new(host, logs, || XenStore::connect(&socket)).run()?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

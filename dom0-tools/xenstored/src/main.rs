@@ -14,11 +14,11 @@ mod tests;
 mod xen;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use oxen_daemon::confine::{Needs, confine};
-use oxen_daemon::logging;
 
 use daemon::Daemon;
 use devices::{Devices, NoDevices};
@@ -34,7 +34,7 @@ use xen::Xen;
 #[command(
     name = "xenstored",
     version,
-    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
+    after_help = oxen_daemon::LOG_HELP
 )]
 struct Options {
     /// Socket that programs of dom0 connect to.
@@ -48,15 +48,16 @@ struct Options {
     no_domains: bool,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
-    logging::start();
-    if options.no_domains {
-        serve(&options, NoDevices::default())
-    } else {
-        let hint = "cannot use the hypervisor; --no-domains serves the socket without one";
-        serve(&options, Xen::open().context(hint)?)
-    }
+fn main() -> ExitCode {
+    oxen_daemon::run(|options: Options| {
+        if options.no_domains {
+            serve(&options, NoDevices::default())?;
+        } else {
+            let hint = "cannot use the hypervisor; --no-domains serves the socket without one";
+            serve(&options, Xen::open().context(hint)?)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 fn serve(options: &Options, devices: impl Devices) -> Result<()> {

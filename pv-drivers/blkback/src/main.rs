@@ -14,7 +14,6 @@ use oxen_backend::{Manager, worker};
 use oxen_blkback::driver::Disks;
 use oxen_blkback::worker::{LOCKS, Serve, serve};
 use oxen_daemon::confine::{CapabilitySet, Needs, confine};
-use oxen_daemon::logging;
 use oxen_xenstore::client::Client;
 
 /// Serves the disks of guests: files and block devices of this domain.
@@ -25,7 +24,7 @@ use oxen_xenstore::client::Client;
 #[command(
     name = "oxblk",
     version,
-    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
+    after_help = oxen_daemon::LOG_HELP
 )]
 struct Options {
     /// Socket of xenstored
@@ -42,9 +41,11 @@ enum Role {
     Serve(Serve),
 }
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
-    logging::start();
+fn main() -> ExitCode {
+    oxen_daemon::run(start)
+}
+
+fn start(options: Options) -> Result<ExitCode> {
     if let Some(Role::Serve(arguments)) = options.role {
         return Ok(match serve(&arguments) {
             Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,6 @@ use clap::{Parser, Subcommand};
 use oxen_backend::Manager;
 use oxen_backend::worker::{CAPABILITIES, say_failure};
 use oxen_daemon::confine::{CapabilitySet, Needs, confine};
-use oxen_daemon::logging;
 use oxen_netback::driver::Network;
 use oxen_netback::{hotplug, tap, worker};
 use oxen_xenstore::client::Client;
@@ -23,7 +22,7 @@ use oxen_xenstore::client::Client;
 #[command(
     name = "oxnet",
     version,
-    after_help = "It logs a line of JSON for each thing that happens, on standard error; RUST_LOG=debug makes it say more."
+    after_help = oxen_daemon::LOG_HELP
 )]
 struct Options {
     /// Socket of xenstored.
@@ -43,9 +42,11 @@ enum Verb {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    let options = Options::parse();
-    logging::start();
+fn main() -> ExitCode {
+    oxen_daemon::run(start)
+}
+
+fn start(options: Options) -> Result<ExitCode> {
     if let Some(Verb::Serve { job }) = options.verb {
         let job = serde_json::from_str(&job).context("the task")?;
         say_failure(&worker::run(&job));
