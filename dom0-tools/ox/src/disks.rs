@@ -4,6 +4,7 @@
 //! where its specification says `backendtype=kernel` (xl's `phy` is the same).
 
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use oxen_config::DiskSpec;
 use oxen_config::disk::{DiskBackend, DiskFormat, DiskProtocol};
 
 use crate::failure::{Context, Failure};
-use crate::host::{Access, Change, Toolstack};
+use crate::host::{Access, Change, Store, Toolstack};
 use crate::{names, tree};
 
 /// How long a back end may take to answer.
@@ -26,8 +27,8 @@ const KERNEL_DRIVER: &str = "/sys/bus/xen-backend/drivers/vbd";
 pub const KINDS: [(&str, &str); 2] = [("oxblk", "ox"), ("vbd", "kernel")];
 
 /// States of xenbus that are waited for.
-pub const INIT_WAIT: &str = "2";
-pub const CONNECTED: &str = "4";
+const INIT_WAIT: &str = "2";
+const CONNECTED: &str = "4";
 const CLOSING: &str = "5";
 const CLOSED: &str = "6";
 
@@ -171,9 +172,7 @@ impl<'a> Disk<'a> {
     /// Waits until its back end has said what it offers, or why it does not.
     pub fn wait(&self, host: &mut dyn Toolstack, domid: u16) -> Result<(), Failure> {
         let vdev = &self.spec.vdev;
-        let back = self.back(domid);
-        let ready = |state: &str| matches!(state, INIT_WAIT | CONNECTED);
-        if wait_for(host, &back, ready)? {
+        if offered(host, &self.back(domid))? {
             return Ok(());
         }
         let daemon = if self.kind == "vbd" {
@@ -237,34 +236,53 @@ pub fn close(host: &mut dyn Toolstack, back: &str) -> Result<bool, Failure> {
     let closed = state.context(about)?.as_deref() == Some(CLOSED);
     let changes = if closed { &changes[..1] } else { &changes[..] };
     host.store()?.apply(changes).context(about)?;
-    wait_for(host, back, |state| state == CLOSED)
+    Ok(wait_for(host, back, |state| state == CLOSED)?.is_some())
 }
 
-/// Waits for a back end's state. False: not in time.
-pub fn wait_for(
+/// Waits until a back end has said what it offers. False: not in time.
+///
+/// # Errors
+/// It has closed the device, and why.
+pub fn offered(host: &mut dyn Toolstack, back: &str) -> Result<bool, Failure> {
+    let offers = |state: &str| matches!(state, INIT_WAIT | CONNECTED);
+    let closed = |state: &str| matches!(state, CLOSING | CLOSED);
+    let Some(state) = wait_for(host, back, |state| offers(state) || closed(state))? else {
+        return Ok(false);
+    };
+    if offers(&state) {
+        return Ok(true);
+    }
+    let error = error(host.store()?, back).context(|| format!("look at {back}"))?;
+    Err(Failure::Refused {
+        action: format!("serve {back}"),
+        error: error.unwrap_or_else(|| "its back end has closed it and says no reason".to_owned()),
+    })
+}
+
+/// Why a back end does not serve a device, if it has said so: ours beside the device, Linux's where its xenbus puts errors.
+pub fn error(store: &mut dyn Store, back: &str) -> io::Result<Option<String>> {
+    match store.read(&format!("{back}/error"))? {
+        None => store.read(&format!("{}/error", tree::kernel_error(back))),
+        error => Ok(error),
+    }
+}
+
+/// Waits for a back end's state, and returns it; `None`: not in time.
+fn wait_for(
     host: &mut dyn Toolstack,
     back: &str,
     wanted: impl Fn(&str) -> bool,
-) -> Result<bool, Failure> {
+) -> Result<Option<String>, Failure> {
     let about = || format!("look at {back}");
     let mut waited = Duration::ZERO;
     loop {
-        let store = host.store()?;
-        let state = store.read(&format!("{back}/state")).context(about)?;
-        let state = state.unwrap_or_default();
+        let state = host.store()?.read(&format!("{back}/state"));
+        let state = state.context(about)?.unwrap_or_default();
         if wanted(&state) {
-            return Ok(true);
-        }
-        if state == CLOSED
-            && let Some(error) = store.read(&format!("{back}/error")).context(about)?
-        {
-            return Err(Failure::Refused {
-                action: format!("serve {back}"),
-                error,
-            });
+            return Ok(Some(state));
         }
         if waited >= PATIENCE {
-            return Ok(false);
+            return Ok(None);
         }
         host.sleep(LOOK);
         waited += LOOK;

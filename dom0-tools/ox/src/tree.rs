@@ -109,14 +109,24 @@ pub fn back_ends(kind: &str, domid: u16) -> String {
     format!("/local/domain/0/backend/{kind}/{domid}")
 }
 
+/// Where Linux's xenbus says what is wrong with a back end, or with all of a kind's for a domain.
+pub fn kernel_error(back: &str) -> String {
+    let own = names::path(0);
+    let below = back.strip_prefix(&own).unwrap_or(back);
+    format!("{own}/error{below}")
+}
+
 /// Kinds of back ends in dom0 that a domain's devices may have.
 const BACK_ENDS: &[&str] = &["oxblk", "oxvif", "vbd", "vif"];
 
 /// Removes all that a domain has. Its `/vm` node goes only when it is known: another domain of the same UUID may own it.
 pub fn removal(domid: u16, vm: Option<&str>) -> Vec<Change> {
     let mut changes = vec![remove(names::path(domid))];
-    let back_ends = BACK_ENDS.iter();
-    changes.extend(back_ends.map(|kind| remove(self::back_ends(kind, domid))));
+    for kind in BACK_ENDS {
+        let back_ends = back_ends(kind, domid);
+        changes.push(remove(kernel_error(&back_ends)));
+        changes.push(remove(back_ends));
+    }
     changes.extend(vm.map(|vm| remove(vm.to_owned())));
     changes
 }

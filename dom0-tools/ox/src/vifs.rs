@@ -9,7 +9,7 @@ use oxen_config::VifSpec;
 use oxen_config::vif::{Mac, VifBackend};
 use uuid::Uuid;
 
-use crate::disks::{CONNECTED, INIT_WAIT, PATIENCE, wait_for};
+use crate::disks::{PATIENCE, offered};
 use crate::failure::Failure;
 use crate::host::{Access, Change, Toolstack};
 use crate::{names, tree};
@@ -115,7 +115,9 @@ impl<'a> Vif<'a> {
             ("offload", spec.offload.map(flag)),
             ("queues", spec.queues.map(|queues| queues.to_string())),
             ("filter", spec.filter.map(flag)),
-            // `oxnet` fills this in when the kernel's interface is in its bridge.
+            // Linux gives a card up that has no `script`, though it does not run it. `oxnet` does what it would do, and then fills in
+            // the other.
+            ("script", (self.kind == "vif").then(String::new)),
             ("hotplug-status", (self.kind == "vif").then(String::new)),
             ("state", Some("1".to_owned())),
         ];
@@ -148,8 +150,7 @@ impl<'a> Vif<'a> {
 
     /// Waits until its back end has said what it offers, or why it does not.
     pub fn wait(&self, host: &mut dyn Toolstack, domid: u16) -> Result<(), Failure> {
-        let ready = |state: &str| matches!(state, INIT_WAIT | CONNECTED);
-        if wait_for(host, &self.back(domid), ready)? {
+        if offered(host, &self.back(domid))? {
             return Ok(());
         }
         let daemon = if self.kind == "vif" {
@@ -197,4 +198,27 @@ pub fn back(kind: &str, domid: u16, number: u32) -> String {
 /// Where its front end is.
 pub fn front(domid: u16, number: u32) -> String {
     format!("{}/device/vif/{number}", names::path(domid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `netback_probe` in Linux's `drivers/net/xen-netback/xenbus.c` fails without `script` and `handle`.
+    #[test]
+    fn linux_finds_what_its_back_end_cannot_do_without() {
+        let spec: VifSpec = "type=kernel".parse().expect("a network card");
+        let vif = Vif {
+            spec: &spec,
+            number: 3,
+            kind: "vif",
+        };
+        let back = "/local/domain/0/backend/vif/5/3";
+        let changes = vif.creation(5, Uuid::nil());
+        for (name, wanted) in [("script", ""), ("hotplug-status", ""), ("handle", "3")] {
+            let path = format!("{back}/{name}");
+            let node = tree::write(path, wanted.to_owned(), Access::GuestReads(5));
+            assert!(changes.contains(&node), "{name}: {changes:?}");
+        }
+    }
 }

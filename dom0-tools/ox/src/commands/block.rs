@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::{BlockDetach, BlockList};
 use crate::disks::{self, Disk, KINDS};
 use crate::failure::{Context, Failure};
-use crate::host::{DomainState, Toolstack};
+use crate::host::{Change, DomainState, Toolstack};
 use crate::records::Record;
 use crate::{names, output, records, tree};
 
@@ -125,8 +125,8 @@ pub(super) fn guest(word: &str, host: &mut dyn Toolstack) -> Result<DomainState,
     Ok(state)
 }
 
-pub(super) fn removal(back: &str, front: &str) -> [crate::host::Change; 2] {
-    [back, front].map(|path| tree::remove(path.to_owned()))
+pub(super) fn removal(back: &str, front: &str) -> [Change; 3] {
+    [back, front, &tree::kernel_error(back)].map(|path| tree::remove(path.to_owned()))
 }
 
 fn rows(domid: u16, host: &mut dyn Toolstack) -> Result<Vec<Row>, Failure> {
@@ -146,7 +146,7 @@ fn rows(domid: u16, host: &mut dyn Toolstack) -> Result<Vec<Row>, Failure> {
                 state: state_name(read("state")?.as_deref()),
                 read_only: read("mode")?.as_deref() != Some("w"),
                 target: read("params")?.unwrap_or_default(),
-                error: read("error")?,
+                error: disks::error(store, &back).context(about)?,
                 back,
             });
         }

@@ -146,7 +146,7 @@ fn rows(domid: u16, host: &mut dyn Toolstack) -> Result<Vec<Row>, Failure> {
                 bridge: read("bridge")?.unwrap_or_default(),
                 backend,
                 state: state_name(read("state")?.as_deref()),
-                error: read("error")?,
+                error: disks::error(store, &back).context(about)?,
                 back,
             });
         }

@@ -19,6 +19,19 @@ fn back_ends_answer(world: &mut World) {
     }
 }
 
+/// Linux's xenbus gives up all devices.
+fn linux_gives_up(world: &mut World) {
+    let states: Vec<String> = (world.nodes.keys())
+        .filter(|path| path.starts_with(BACK) && path.ends_with("/state"))
+        .cloned()
+        .collect();
+    for state in states {
+        let error = state.replace("/0/backend/", "/0/error/backend/");
+        world.put(&error.replace("/state", "/error"), "2 reading script");
+        world.put(&state, "5");
+    }
+}
+
 fn host() -> Fake {
     let host = Fake::new();
     host.0.borrow_mut().at_sleep = Some(back_ends_answer);
@@ -91,4 +104,22 @@ fn cards_come_and_go() {
     assert!(!ok(&host, &["network-list", "demo"]).contains("00:16"));
     let world = host.0.borrow();
     assert!(!world.nodes.keys().any(|path| path.contains("vif/")));
+}
+
+#[test]
+fn what_linux_says_of_a_card_is_told_and_not_kept() {
+    let host = host();
+    let files = Files::new("");
+    ok(&host, &["create", &files.config()]);
+    host.0.borrow_mut().at_sleep = Some(linux_gives_up);
+    for words in [
+        vec!["network-attach", "demo", "mac=00:16:3e:1:2:3"],
+        vec!["create", &files.config(), "name=other", "vif=['']"],
+    ] {
+        let (code, message) = fails(&host, &words);
+        assert_eq!(code, 1);
+        assert!(message.contains("2 reading script"), "{message}");
+        let world = host.0.borrow();
+        assert!(!world.nodes.keys().any(|path| path.contains("vif/")));
+    }
 }
