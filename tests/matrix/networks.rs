@@ -3,44 +3,70 @@
 use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
-use crate::domains::{CONFIG, with_tools};
+use crate::domains::{CONFIG, setup};
+use crate::hostile::number;
 use crate::lives::{FUNCTIONS, nothing_left, used};
-use crate::{Case, domains};
+use crate::{Case, checks, domains};
 
 /// Two guests that keep what they have received.
 const MEMORY: (u32, u32) = (1280, 512);
 /// MiB that are sent to each guest and back: 32 by default, 8 on Bochs.
 const SIZE_VARIABLE: &str = "OXEN_NETWORK_MIB";
+/// How often the back end is killed under load.
+const KILLS_VARIABLE: &str = "OXEN_NETWORK_KILLS";
+const KILLS: u64 = 6;
+/// How often a guest is given network cards until it has 16, which are then taken away again.
+const ROUNDS_VARIABLE: &str = "OXEN_NETWORK_ROUNDS";
+/// Cards that a guest has beside its first one then.
+const MORE: u32 = 15;
 
-/// Shell functions: `in_guest GUEST COMMAND` types a command on a guest's console and succeeds if it does; `back_and_forth GUEST NUMBER` has a
-/// guest fetch dom0's file, fetches it back from the guest's address with that number, and compares.
+/// Shell functions.
+///
+/// - `in_guest GUEST COMMAND` types a command on a guest's console and succeeds if it does.
+/// - `back_and_forth GUEST NUMBER` has a guest fetch dom0's file, fetches it back from the guest's address with that number, and compares.
+/// - `learned` lists the addresses that the bridge has learned.
+/// - `killer COUNT` kills the back end so often, each time when both guests' cards are served again: all its processes, those that serve,
+///   or the one that watches over them.
+/// - `loader` fetches from guest two until it is told to stop.
+/// - `took COMMAND` prints in how many hundredths of a second it ended.
 const OWN_FUNCTIONS: &[&str] = &[
     r#"k=0; in_guest() { g=$1; shift; k=$((k+1)); type_in $g "$*; echo ma''rk$k \$?"; within 600 "grep -q 'mark$k [0-9]' $(log $g)" && grep -q "mark$k 0" $(log $g) || { echo "in $g: $*"; tail -n 15 $(log $g); tail -n 5 /var/log/xen/oxnet.log; false; }; }"#,
     r#"back_and_forth() { in_guest $1 'wget -q -O /data http://192.168.77.1:5000/data' && wget -q -O /run/back http://192.168.77.$2/data && cmp /run/data /run/back && in_guest $1 'rm /data' && rm /run/back; }"#,
     r#"vif() { echo vif$(ox domid $1).$2; }"#,
+    r#"served() { grep -c 'taken up again' /var/log/xen/oxnet.log; }"#,
+    r#"victims() { for p in $(pidof oxnet); do case $(($1 % 3)),$(grep -c serve /proc/$p/cmdline) in 1,0|2,1) ;; *) echo $p;; esac; done; }"#,
+    r#"killer() { i=0; while [ $i -lt $1 ]; do c=$(served); kill -9 $(victims $i); within 60 "[ \$(served) -ge $((c+2)) ]" || break; sleep 1; i=$((i+1)); done >/run/killer 2>&1; echo $i >/run/killed; }"#,
+    r#"loader() { while [ ! -e /run/stop ]; do wget -q -O /run/load http://192.168.77.12/bin/busybox && cmp -s /run/load /bin/busybox || echo failed; done >/run/loader 2>&1; }"#,
+    r#"hundredths() { awk '{ print int($1 * 100) }' /proc/uptime; }"#,
+    r#"took() { b=$(hundredths); "$@" && echo $(($(hundredths)-b)); }"#,
+    r#"attach() { ox network-attach two mac=$1,type=$2 && within 60 "ox network-list two | grep -q '$1.*connected'" || { ox network-list two; tail -n 20 /var/log/xen/oxnet.log; false; }; }"#,
     r#"learned() { hexdump -v -e '16/1 "%02x" "\n"' /sys/class/net/xenbr0/brforward | cut -c 1-12; }"#,
 ];
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for kind in [Kind::Tcg, Kind::Bochs, Kind::Kvm] {
-        cases.push(Case::new(kind, "networks::bridge", move |name, kind| {
-            with_tools(name, kind, MEMORY, |dom0| bridge(dom0, kind))
-        }));
-    }
-    cases
+    [Kind::Tcg, Kind::Bochs, Kind::Kvm]
+        .into_iter()
+        .map(|kind| Case::new(kind, "networks::bridge", bridge))
+        .collect()
+}
+
+fn bridge(name: &str, kind: Kind) -> Result<(), Failure> {
+    let mut setup = setup(name, kind, MEMORY)?;
+    // As long as its steps may take: there may be any number of them.
+    setup.machine.time_limit = None;
+    let mut dom0 = setup.boot()?;
+    cards(&mut dom0, kind)?;
+    checks::logs_are_clean(&mut dom0)?;
+    dom0.power_off()
 }
 
 /// How much is sent: on Bochs less, whose CPUs do a twentieth.
-fn megabytes(kind: Kind) -> Result<u32, Failure> {
-    match std::env::var(SIZE_VARIABLE) {
-        Ok(text) => (text.parse()).map_err(|_| format!("{SIZE_VARIABLE}={text}: no number").into()),
-        Err(_) if kind == Kind::Bochs => Ok(8),
-        Err(_) => Ok(32),
-    }
+fn megabytes(kind: Kind) -> Result<u64, Failure> {
+    let usual = if kind == Kind::Bochs { 8 } else { 32 };
+    Ok(number(SIZE_VARIABLE)?.unwrap_or(usual))
 }
 
-fn bridge(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
+fn cards(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
     for function in FUNCTIONS.iter().chain(OWN_FUNCTIONS) {
         dom0.run(&function.replace("USERSPACE", domains::USERSPACE))?;
     }
@@ -75,6 +101,7 @@ fn bridge(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
     dom0.run("rm /run/data; kill $(pidof httpd)")?;
     spoofed(dom0)?;
     attached(dom0)?;
+    sixteen(dom0)?;
 
     dom0.run("ox destroy one && ox destroy two")?;
     dom0.run("rm -f /var/log/xen/console/*")?;
@@ -100,15 +127,20 @@ fn refused(dom0: &mut Dom0) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The back end, and the processes that serve, are killed while the guest receives and sends.
+/// The back end is killed, in all its parts, while the guest receives and sends; no connection is lost.
 fn killed(dom0: &mut Dom0) -> Result<(), Failure> {
-    dom0.run("{ n=0; while [ $n -lt 4 ]; do sleep 2; kill -9 $(pidof oxnet); n=$((n+1)); done; } & killer=$!")?;
-    dom0.run("back_and_forth one 11")?;
-    dom0.run("wait $killer; within 60 'ping -c 1 -w 5 192.168.77.11 >/dev/null'")?;
-    let taken = dom0.run("grep -c 'taken up again' /var/log/xen/oxnet.log")?;
+    let kills = number(KILLS_VARIABLE)?.unwrap_or(KILLS);
+    dom0.run(&format!("killer {kills} &"))?;
+    loop {
+        dom0.run("back_and_forth one 11")?;
+        if dom0.try_run("[ -e /run/killed ]")?.status == 0 {
+            break;
+        }
+    }
+    let done = dom0.run("cat /run/killed /run/killer")?;
     ensure!(
-        taken.parse::<u32>().is_ok_and(|count| count >= 4),
-        "network cards were taken up again {taken} times"
+        done == kills.to_string(),
+        "of {kills} kills the back end has got over {done}"
     );
     Ok(())
 }
@@ -139,14 +171,85 @@ fn spoofed(dom0: &mut Dom0) -> Result<(), Failure> {
 /// Cards come and go while the guest runs: ours with a limit, and one of the kernel's back end.
 fn attached(dom0: &mut Dom0) -> Result<(), Failure> {
     dom0.run("ip addr add 192.168.78.1/24 dev xenbr0")?;
-    for kind in ["ox,rate=1MB/s", "kernel"] {
-        dom0.run(&format!(
-            "ox network-attach two mac=00:16:3e:00:00:09,type={kind} && within 60 'ox network-list two | grep -q \"00:09.*connected\"' || {{ ox network-list two; cat /var/log/xen/oxnet.log; false; }}"
-        ))?;
+    dom0.run("in_guest two 'dd if=/dev/zero of=/limited bs=64k count=8'")?;
+    for kind in ["ox,rate=128KB/s", "kernel"] {
+        dom0.run(&format!("attach 00:16:3e:00:00:09 {kind}"))?;
         dom0.run("in_guest two 'ip addr add 192.168.78.12/24 dev eth1 && ip link set eth1 up' && ping -c 2 -w 60 192.168.78.12")?;
+        if kind != "kernel" {
+            limited(dom0)?;
+        }
         dom0.run("ox network-detach two 1 && in_guest two '! ip link show eth1'")?;
         dom0.run("! ls -d /sys/class/net/$(vif two 1) 2>/dev/null")?;
     }
     dom0.run("ip addr del 192.168.78.1/24 dev xenbr0")?;
+    Ok(())
+}
+
+/// What a guest sends is limited to the rate of the card, and to that of no other.
+fn limited(dom0: &mut Dom0) -> Result<(), Failure> {
+    /// Of 512 KiB, 128 KiB may go at once; hundredths of a second for the rest, less the last interval.
+    const LEAST: u32 = (512 - 128) * 1024 * 100 / 128_000 - 5;
+    let mut fetch = |last: &str| -> Result<u32, Failure> {
+        let took = dom0.run(&format!(
+            "took wget -q -O /dev/null http://192.168.{last}/limited"
+        ))?;
+        (took.parse()).map_err(|_| format!("a fetch took {took:?}").into())
+    };
+    let (limited, free) = (fetch("78.12")?, fetch("77.12")?);
+    ensure!(
+        limited >= LEAST && free * 2 < limited,
+        "512 KiB took {limited} hundredths of a second with a limit, where {LEAST} are the least, and {free} without"
+    );
+    Ok(())
+}
+
+/// A guest with 16 cards, each of which works, given and taken while it sends; what it sends is not disturbed.
+fn sixteen(dom0: &mut Dom0) -> Result<(), Failure> {
+    let rounds = number(ROUNDS_VARIABLE)?.unwrap_or(1);
+    let numbers: Vec<String> = (1..=MORE).map(|number| number.to_string()).collect();
+    let numbers = numbers.join(" ");
+    dom0.run("loader &")?;
+    for round in 0..rounds {
+        dom0.run(&format!(
+            "for i in {numbers}; do kind=ox; [ $i != 7 ] || kind=kernel; ox network-attach two mac=00:16:3e:00:01:$(printf %02x $i),type=$kind || break; done"
+        ))?;
+        dom0.run(&format!(
+            "within 60 '[ $(ox network-list two | grep -c connected) = {} ]' || {{ ox network-list two; false; }}",
+            MORE + 1
+        ))?;
+        if round == 0 {
+            each_works(dom0, &numbers)?;
+        }
+        dom0.run(&format!(
+            "for i in {numbers}; do ox network-detach two $i || break; done"
+        ))?;
+        dom0.run("within 60 '[ $(ox network-list two | grep -c 00:16) = 1 ]'")?;
+    }
+    dom0.run("in_guest two '! ip link show eth1'")?;
+    let disturbed = dom0.run("touch /run/stop; wait; cat /run/loader")?;
+    ensure!(
+        disturbed.is_empty(),
+        "beside cards that came and went: {disturbed}"
+    );
+    dom0.run("rm /run/load /run/loader /run/stop")?;
+    Ok(())
+}
+
+/// Each card answers for its own address only, and is heard.
+fn each_works(dom0: &mut Dom0, numbers: &str) -> Result<(), Failure> {
+    dom0.run(&format!(
+        "in_guest two 'echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore; for i in {numbers}; do ip addr add 10.0.$i.2/24 dev eth$i && ip link set eth$i up || break; done'"
+    ))?;
+    dom0.run(&format!(
+        "for i in {numbers}; do ip addr add 10.0.$i.1/24 dev xenbr0; ping -c 1 -w 60 10.0.$i.2 || break; done"
+    ))?;
+    let heard = dom0.run("grep -o '00:16:3e:00:01:..' /proc/net/arp | sort -u | wc -l")?;
+    ensure!(
+        heard == MORE.to_string(),
+        "of {MORE} cards {heard} answered"
+    );
+    dom0.run(&format!(
+        "for i in {numbers}; do ip addr del 10.0.$i.1/24 dev xenbr0; done"
+    ))?;
     Ok(())
 }
