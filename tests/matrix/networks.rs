@@ -10,11 +10,10 @@ use crate::{Case, checks, domains};
 
 /// Two guests that keep what they have received.
 const MEMORY: (u32, u32) = (1280, 512);
-/// MiB that are sent to each guest and back: 32 by default, 8 on Bochs.
+/// MiB that are sent to each guest and back: 32 by default, 4 on Bochs.
 const SIZE_VARIABLE: &str = "OXEN_NETWORK_MIB";
-/// How often the back end is killed under load.
+/// How often the back end is killed under load: 6 times by default, 3 on Bochs.
 const KILLS_VARIABLE: &str = "OXEN_NETWORK_KILLS";
-const KILLS: u64 = 6;
 /// How often a guest is given network cards until it has 16, which are then taken away again.
 const ROUNDS_VARIABLE: &str = "OXEN_NETWORK_ROUNDS";
 /// Cards that a guest has beside its first one then.
@@ -62,7 +61,7 @@ fn bridge(name: &str, kind: Kind) -> Result<(), Failure> {
 
 /// How much is sent: on Bochs less, whose CPUs do a twentieth.
 fn megabytes(kind: Kind) -> Result<u64, Failure> {
-    let usual = if kind == Kind::Bochs { 8 } else { 32 };
+    let usual = if kind == Kind::Bochs { 4 } else { 32 };
     Ok(number(SIZE_VARIABLE)?.unwrap_or(usual))
 }
 
@@ -97,7 +96,7 @@ fn cards(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
         "dd if=/dev/urandom of=/run/data bs=1M count={size} 2>/dev/null; httpd -p 5000 -h /run"
     ))?;
     dom0.run("back_and_forth two 12")?;
-    killed(dom0)?;
+    killed(dom0, kind)?;
     dom0.run("rm /run/data; kill $(pidof httpd)")?;
     spoofed(dom0)?;
     attached(dom0)?;
@@ -128,8 +127,9 @@ fn refused(dom0: &mut Dom0) -> Result<(), Failure> {
 }
 
 /// The back end is killed, in all its parts, while the guest receives and sends; no connection is lost.
-fn killed(dom0: &mut Dom0) -> Result<(), Failure> {
-    let kills = number(KILLS_VARIABLE)?.unwrap_or(KILLS);
+fn killed(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
+    let usual = if kind == Kind::Bochs { 3 } else { 6 };
+    let kills = number(KILLS_VARIABLE)?.unwrap_or(usual);
     dom0.run(&format!("killer {kills} &"))?;
     loop {
         dom0.run("back_and_forth one 11")?;

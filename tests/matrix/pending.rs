@@ -2,15 +2,9 @@
 //! An entry goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[
-    ("kvm::", NO_HOST),
-    ("tcg::networks::", FIRST_HALF),
-    ("bochs::networks::", FIRST_HALF),
-];
+const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST)];
 
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
-
-const FIRST_HALF: &str = "Linux's own back end is not connected within 20 s now and then; transfers and kills of oxnet pass on tcg, what follows false addresses has not been reached";
 
 /// Why a test is skipped, if it is.
 pub fn reason(test: &str) -> Option<&'static str> {
