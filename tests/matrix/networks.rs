@@ -29,8 +29,8 @@ const MORE: u32 = 15;
 /// - `loader` fetches from guest two until it is told to stop.
 /// - `took COMMAND` prints in how many hundredths of a second it ended.
 const OWN_FUNCTIONS: &[&str] = &[
-    r#"k=0; in_guest() { g=$1; shift; k=$((k+1)); type_in $g "$*; echo ma''rk$k \$?"; within 600 "grep -q 'mark$k [0-9]' $(log $g)" && grep -q "mark$k 0" $(log $g) || { echo "in $g: $*"; tail -n 15 $(log $g); tail -n 5 /var/log/xen/oxnet.log; false; }; }"#,
-    r#"back_and_forth() { in_guest $1 'wget -q -O /data http://192.168.77.1:5000/data' && wget -q -O /run/back http://192.168.77.$2/data && cmp /run/data /run/back && in_guest $1 'rm /data' && rm /run/back; }"#,
+    r#"k=0; in_guest() { g=$1; shift; k=$((k+1)); type_in $g "$*; echo ma''rk$k \$?"; within 120 "grep -q 'mark$k [0-9]' $(log $g)" && grep -q "mark$k 0" $(log $g) || { echo "in $g: $*"; tail -n 15 $(log $g); tail -n 5 /var/log/xen/oxnet.log; false; }; }"#,
+    r#"back_and_forth() { in_guest $1 'wget -q -O /data http://192.168.77.1:5000/data' && timeout 120 wget -q -O /run/back http://192.168.77.$2/data && cmp /run/data /run/back && in_guest $1 'rm /data' && rm /run/back; }"#,
     r#"vif() { echo vif$(ox domid $1).$2; }"#,
     r#"served() { grep -c 'taken up again' /var/log/xen/oxnet.log; }"#,
     r#"victims() { for p in $(pidof oxnet); do case $(($1 % 3)),$(grep -c serve /proc/$p/cmdline) in 1,0|2,1) ;; *) echo $p;; esac; done; }"#,

@@ -96,10 +96,6 @@ impl<G: Guest, M: AsRef<[AtomicU32]>> Engine<G, M> {
     /// # Errors
     /// The guest breaks the protocol, or the disk cannot be served.
     pub fn run(&mut self) -> Result<(), Failure> {
-        // An earlier back end may have died between an answer and the event for it.
-        for queue in 0..self.queues.len() {
-            self.notify(queue)?;
-        }
         while self.turn()? == Turn::GoOn {}
         Ok(())
     }

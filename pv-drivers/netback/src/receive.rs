@@ -101,7 +101,7 @@ impl<M: AsRef<[AtomicU32]>> Receive<M> {
         let mut packets = Vec::new();
         let end = self.collect(interface, &mut packets)?;
         let notify = if packets.is_empty() {
-            false
+            self.ring.publish()
         } else {
             self.deliver(pages, &packets)?
         };

@@ -245,6 +245,22 @@ fn a_successor_sends_what_was_not_answered() {
     assert_eq!(guest.answers().len(), 4);
 }
 
+/// Whoever served before may have died between its answers and their event.
+#[test]
+fn a_successor_tells_the_guest_although_there_is_nothing_to_do() {
+    let memory = ring();
+    let mut guest = Sender::new();
+    guest.front = FrontRing::new(memory.clone()).expect("room");
+    for _ in 0..2 {
+        guest.back = Transmit::attach(memory.clone(), None).expect("room");
+        let turns = [(); 2].map(|()| guest.turn().expect("an honest guest"));
+        assert_eq!(turns.map(|turn| turn.notify), [true, false]);
+    }
+    let mut guest = Receiver::new(ALL);
+    let turns = [(); 2].map(|()| guest.turn());
+    assert_eq!(turns.map(|turn| turn.notify), [true, false]);
+}
+
 /// The receiving half of a guest.
 struct Receiver {
     front: FrontRing<Memory, 2, 2>,

@@ -75,7 +75,10 @@ impl<M: AsRef<[AtomicU32]>> Transmit<M> {
             packets.push(packet);
         }
         if packets.is_empty() {
-            return Ok(Turn::default());
+            return Ok(Turn {
+                packets: 0,
+                notify: self.ring.publish(),
+            });
         }
         let copied = fetch(&packets, pages, &mut self.arena)
             .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;

@@ -27,6 +27,8 @@ pub struct BackRing<M, const REQ: usize, const RSP: usize> {
     answered: u32,
     /// Responses up to here are shown to the peer.
     published: u32,
+    /// An earlier back end may have shown responses and not sent the event for them.
+    owes_event: bool,
 }
 
 impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ, RSP> {
@@ -46,6 +48,7 @@ impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ,
             requests: Consumer::new(start),
             answered: start,
             published: start,
+            owes_event: true,
         })
     }
 
@@ -83,10 +86,14 @@ impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ,
     }
 
     /// Shows the responses to the peer. True: send it an event.
+    ///
+    /// The first time it is true also without a response: whoever served the ring before may have died between the last one and its event,
+    /// without which the peer sleeps for ever.
     #[must_use = "the peer may wait for an event"]
     pub fn publish(&mut self) -> bool {
         let old = core::mem::replace(&mut self.published, self.answered);
-        old != self.answered && self.shared.publish(RESPONSES, old, self.answered)
+        let wanted = old != self.answered && self.shared.publish(RESPONSES, old, self.answered);
+        core::mem::take(&mut self.owes_event) || wanted
     }
 
     /// Asks for an event at the next request. True: there is one already, and perhaps no event.

@@ -76,6 +76,30 @@ fn a_successor_takes_what_has_no_answer() {
     assert_eq!(second.take(), Ok(Some([1; 3])));
 }
 
+/// The earlier back end has shown an answer and died before it sent the event that the peer waits for.
+#[test]
+fn a_successor_owes_an_event() {
+    let memory = memory(1024);
+    let mut front = Front::new(memory.clone()).expect("a page");
+    for number in 0..2 {
+        front.ask(&[number; 3]).expect("room");
+    }
+    assert!(front.publish());
+    assert!(!front.sleep().expect("an honest peer"));
+    let mut first = Back::attach(memory.clone()).expect("a page");
+    assert!(first.publish());
+    assert!(!first.publish());
+    first.take().expect("an honest peer");
+    first.respond(&[0]).expect("a request");
+    assert!(first.publish());
+    let mut second = Back::attach(memory).expect("a page");
+    assert!(second.publish());
+    // It was that one event.
+    second.take().expect("an honest peer");
+    second.respond(&[1]).expect("a request");
+    assert!(!second.publish());
+}
+
 #[test]
 fn nothing_is_answered_that_was_not_asked() {
     let memory = memory(1024);
