@@ -10,7 +10,7 @@ use crate::{Case, checks, domains};
 
 /// Two guests that keep what they have received.
 const MEMORY: (u32, u32) = (1280, 512);
-/// MiB that are sent to each guest and back: 32 by default, 4 on Bochs.
+/// MiB that are sent to each guest and back: 16 by default, 4 on Bochs.
 const SIZE_VARIABLE: &str = "OXEN_NETWORK_MIB";
 /// How often the back end is killed under load: 6 times by default, 3 on Bochs.
 const KILLS_VARIABLE: &str = "OXEN_NETWORK_KILLS";
@@ -62,7 +62,7 @@ fn bridge(name: &str, kind: Kind) -> Result<(), Failure> {
 
 /// How much is sent: on Bochs less, whose CPUs do a twentieth.
 fn megabytes(kind: Kind) -> Result<u64, Failure> {
-    let usual = if kind == Kind::Bochs { 4 } else { 32 };
+    let usual = if kind == Kind::Bochs { 4 } else { 16 };
     Ok(number(SIZE_VARIABLE)?.unwrap_or(usual))
 }
 
