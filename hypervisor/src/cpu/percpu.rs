@@ -143,9 +143,9 @@ pub fn retract(id: CpuId) {
     CPUS[id.index()].store(core::ptr::null_mut(), Ordering::Release);
 }
 
-/// All CPUs that are up or being brought up.
+/// All CPUs that are up or being brought up. Their numbers have no gaps.
 pub fn all() -> impl Iterator<Item = &'static PerCpu> {
-    (0..MAX_CPUS).filter_map(|id| by_id(CpuId(id as u16)))
+    (0..MAX_CPUS).map_while(|id| by_id(CpuId(id as u16)))
 }
 
 /// What the hardware must restore when a guest exits on this CPU.

@@ -304,7 +304,7 @@ impl<M: TableMemory> P2m<M> {
                 .rev()
                 .find(|level| {
                     let size = 1 << (9 * level);
-                    (g | m) & (size - 1) == 0 && frames - done >= size
+                    frames - done >= size && (g | m) & (size - 1) == 0
                 })
                 .unwrap_or(0);
             let leaf = self.format.leaf(Mfn(m), kind, level);
@@ -328,7 +328,7 @@ impl<M: TableMemory> P2m<M> {
                 .rev()
                 .find(|level| {
                     let size = 1 << (9 * level);
-                    g & (size - 1) == 0 && frames - done >= size
+                    frames - done >= size && g & (size - 1) == 0
                 })
                 .unwrap_or(0);
             if self.lookup_table(g, level).is_some() {

@@ -57,7 +57,23 @@ impl RangeSet {
         let merged = self.0[first..last].iter().fold(range, |all, old| {
             all.start.min(old.start)..all.end.max(old.end)
         });
-        self.0.splice(first..last, [merged]);
+        self.replace(first, last, [merged]);
+    }
+
+    /// Puts ranges in the place of those from `first` up to `last`, of which they are at most one more.
+    fn replace(&mut self, first: usize, last: usize, ranges: impl IntoIterator<Item = Range<u64>>) {
+        let mut at = first;
+        for range in ranges {
+            if at < last {
+                self.0[at] = range;
+            } else {
+                self.0.insert(at, range);
+            }
+            at += 1;
+        }
+        if at < last {
+            self.0.drain(at..last);
+        }
     }
 
     /// Takes a range out.
@@ -77,7 +93,7 @@ impl RangeSet {
                 rest.push(range.end..old.end);
             }
         }
-        self.0.splice(first..last, rest);
+        self.replace(first, last, rest);
     }
 
     /// The parts of `range` that are in the set.
