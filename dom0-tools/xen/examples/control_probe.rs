@@ -91,7 +91,8 @@ fn claims(xen: &Privcmd, domid: u16) -> Result<(), Box<dyn Error>> {
 
 fn claim_twice(xen: &Privcmd, domid: u16, now: u64, other: u16) -> Result<String, Box<dyn Error>> {
     const LEFT: u64 = 100;
-    let free = host::physinfo(xen)?.free_pages;
+    let machine = host::physinfo(xen)?;
+    let free = machine.free_pages + machine.scrub_pages;
     for id in [domid, other] {
         domain::set_max_memory(xen, id, (now + free) * 4)?;
     }

@@ -38,6 +38,7 @@ pub mod physinfo {
     pub const CAPABILITIES: usize = 28;
     pub const TOTAL_PAGES: usize = 40;
     pub const FREE_PAGES: usize = 48;
+    pub const SCRUB_PAGES: usize = 56;
     pub const OUTSTANDING_PAGES: usize = 64;
     pub const MAX_MFN: usize = 72;
     /// Words of CPU features.

@@ -18,7 +18,7 @@ use oxen_core::time::RunstateKind;
 
 use super::{Domain, p2m, registry};
 use crate::cpu;
-use crate::memory::{frames, heap, holds};
+use crate::memory::{frames, heap, holds, scrub};
 use crate::time::{self, Stretch};
 use crate::vcpu::{VcpuShared, schedule};
 
@@ -249,6 +249,7 @@ impl Domain {
         let held = self.vcpus.iter().any(|vcpu| vcpu.seat.exists());
         if self.life.is_dying() && !held && self.own.lock().total() == 0 {
             registry::remove(self);
+            scrub::call_idle_cpus();
             tell_control_domain();
         }
     }

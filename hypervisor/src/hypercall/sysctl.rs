@@ -62,6 +62,9 @@ pub fn sysctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Out
 fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let cpus = cpu::percpu::all().count() as u32;
     let (free, total) = frames::usage();
+    let claimed = frames::claimed();
+    // Tools take what is to be scrubbed for free beside what is told to be, and what is claimed for a part of the latter.
+    let to_scrub = frames::to_scrub().min(free.saturating_sub(claimed));
     let mut bytes = [0; physinfo::SIZE];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     let capabilities = physinfo::CAPABILITY_HVM
@@ -81,8 +84,9 @@ fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     }
     for (at, value) in [
         (physinfo::TOTAL_PAGES, total),
-        (physinfo::FREE_PAGES, free),
-        (physinfo::OUTSTANDING_PAGES, frames::claimed()),
+        (physinfo::FREE_PAGES, free - to_scrub),
+        (physinfo::SCRUB_PAGES, to_scrub),
+        (physinfo::OUTSTANDING_PAGES, claimed),
         (physinfo::MAX_MFN, frames::end().0.saturating_sub(1)),
     ] {
         put(at, &u64::to_le_bytes(value));

@@ -5,10 +5,10 @@ use core::sync::atomic::AtomicU32;
 use oxen_abi::Errno;
 use oxen_core::address::{Mfn, PAGE_SIZE};
 use oxen_core::memory::claims::{Claim, Claims};
-use oxen_core::memory::frames::{FrameInfo, Frames};
+use oxen_core::memory::frames::{Clean, FrameInfo, Frames, Wanted};
 use spin::{Mutex, Once};
 
-use super::{holds, layout};
+use super::{holds, layout, scrub};
 use crate::time::Stretch;
 
 static FRAMES: Mutex<Option<Frames<'static>>> = Mutex::new(None);
@@ -64,14 +64,23 @@ pub fn is_ram(frame: Mfn) -> bool {
     RAM.get().is_some_and(|ram| ram.contains(frame.address().0))
 }
 
-/// A block of 2^order frames.
+/// A block of 2^order frames, with whatever they hold.
 pub fn allocate(order: u32) -> Option<Mfn> {
-    with(|frames| frames.allocate(order)).flatten()
+    find(|frames| frames.allocate(order, Wanted::Any)).map(|(first, _)| first)
 }
 
-/// Exactly `count` contiguous frames.
+/// Exactly `count` contiguous frames, with whatever they hold.
 pub fn allocate_run(count: u64) -> Option<Mfn> {
-    with(|frames| frames.allocate_run(count)).flatten()
+    find(|frames| frames.allocate_run(count, Wanted::Any)).map(|(first, _)| first)
+}
+
+/// The same, zeroed.
+pub fn allocate_run_zeroed(count: u64) -> Option<Mfn> {
+    let (first, is_clean) = find(|frames| frames.allocate_run(count, Wanted::Clean))?;
+    if !is_clean {
+        zero(first, count);
+    }
+    Some(first)
 }
 
 /// Gives a run back.
@@ -79,6 +88,7 @@ pub fn free_run(first: Mfn, count: u64) {
     if let Some(Err(error)) = with(|frames| frames.free_run(first, count)) {
         panic!("freeing {count} frames at {first}: {error:?}");
     }
+    scrub::set_due();
 }
 
 /// Gives a block back.
@@ -86,11 +96,7 @@ pub fn free(block: Mfn, order: u32) {
     if let Some(Err(error)) = with(|frames| frames.free(block, order)) {
         panic!("freeing frame {block}, order {order}: {error:?}");
     }
-}
-
-/// Claims one free frame by its number.
-pub fn take(frame: Mfn) -> bool {
-    with(|frames| frames.take(frame)).unwrap_or(false)
+    scrub::set_due();
 }
 
 /// Keeps memory for a domain that owns `owned` frames and shall come to own `wanted`, see [`Claims::set`].
@@ -109,33 +115,38 @@ pub fn claimed() -> u64 {
 
 /// A block of 2^order frames for the domain of the claim; `None` also if what is left is kept for others. The
 /// hypervisor's own needs do not ask: a domain's tables come from what others have claimed rather than not at all.
-fn allocate_claimed(order: u32, claim: &mut Claim) -> Option<Mfn> {
+fn allocate_claimed(order: u32, claim: &mut Claim) -> Option<(Mfn, Clean)> {
     let mut claims = CLAIMS.lock();
-    if !claims.allow(*claim, 1 << order, usage().0) {
-        return None;
-    }
-    let first = allocate(order)?;
+    let found = find(|frames| {
+        claims
+            .allow(*claim, 1 << order, frames.free_frames())
+            .then(|| frames.allocate(order, Wanted::Clean))
+            .flatten()
+    })?;
     claims.taken(claim, 1 << order);
-    Some(first)
+    Some(found)
 }
 
-/// A block on its way to a domain. It is cleared in stretches, as a large one takes long; given back when dropped.
+/// A block on its way to a domain. What of it is dirty is cleared in stretches, as a large one takes long; given back when
+/// dropped.
 pub struct Block {
     first: Mfn,
     order: u32,
-    /// Frames that are clear already.
+    /// What was clean of it when it was taken.
+    clean: Clean,
+    /// Frames that are clear by now.
     clear: u64,
 }
 
 impl Block {
     /// 2^order frames for the domain of the claim; `None` also if what is left is kept for others.
     pub fn new(order: u32, claim: &mut Claim) -> Option<Self> {
-        let first = allocate_claimed(order, claim)?;
-        let clear = 0;
+        let (first, clean) = allocate_claimed(order, claim)?;
         Some(Self {
             first,
             order,
-            clear,
+            clean,
+            clear: 0,
         })
     }
 
@@ -146,21 +157,34 @@ impl Block {
 
     /// Goes on clearing until the stretch is over, by a bounded part at least; whether all of it is clear.
     pub fn clear(&mut self, stretch: &Stretch) -> bool {
-        const PART: u64 = 64;
-        let frames = 1 << self.order;
-        while self.clear < frames {
-            let count = (frames - self.clear).min(PART);
-            // SAFETY: the block was allocated, and nobody else uses it yet; it lies in the direct map.
-            unsafe {
-                layout::direct_map_frame(self.first + self.clear)
-                    .write_bytes(0, PAGE_SIZE * count as usize);
-            }
-            self.clear += count;
+        const PART: u64 = 32;
+        while let Some((first, count)) = self.next_dirty() {
+            let count = count.min(PART);
+            zero(first, count);
+            self.clear = first + count - self.first;
             if stretch.is_over() {
-                break;
+                return self.next_dirty().is_none();
             }
         }
-        self.clear == frames
+        true
+    }
+
+    /// The next frames that are to be cleared, and how many they are.
+    fn next_dirty(&self) -> Option<(Mfn, u64)> {
+        let &Self {
+            first,
+            order,
+            clean,
+            clear,
+        } = self;
+        let left = (1 << order) - clear;
+        if clean.is_all(order) || left == 0 {
+            return None;
+        }
+        if clean == Clean::NONE {
+            return Some((first + clear, left));
+        }
+        with(|frames| frames.dirty_part(first, order, clean, first + clear)).flatten()
     }
 
     /// Its first frame.
@@ -182,9 +206,7 @@ impl Drop for Block {
 
 /// One zeroed frame.
 pub fn allocate_zeroed() -> Option<Mfn> {
-    let frame = allocate(0)?;
-    zero(frame);
-    Some(frame)
+    find(|frames| frames.allocate(0, Wanted::Clean)).map(cleared)
 }
 
 /// One zeroed frame for something that the boot cannot go on without.
@@ -195,11 +217,9 @@ pub fn allocate_zeroed_or_panic(purpose: &str) -> Mfn {
 /// One zeroed frame below 4 GiB.
 pub fn allocate_below_4g_zeroed() -> Mfn {
     const LIMIT: Mfn = Mfn(1 << 20);
-    let frame = with(|frames| frames.allocate_below(0, LIMIT))
-        .flatten()
-        .expect("no memory left below 4 GiB");
-    zero(frame);
-    frame
+    find(|frames| frames.allocate_below(0, LIMIT))
+        .map(cleared)
+        .expect("no memory left below 4 GiB")
 }
 
 /// Frames free and in all.
@@ -207,13 +227,39 @@ pub fn usage() -> (u64, u64) {
     with(|frames| (frames.free_frames(), frames.total_frames())).unwrap_or((0, 0))
 }
 
-fn zero(frame: Mfn) {
-    // SAFETY: the frame was just allocated, so nobody else uses it; it lies in the direct map.
-    unsafe { layout::direct_map_frame(frame).write_bytes(0, PAGE_SIZE) };
+/// Free frames that are dirty and to be scrubbed.
+pub fn to_scrub() -> u64 {
+    with(|frames| frames.to_scrub()).unwrap_or(0)
 }
 
-fn with<R>(operation: impl FnOnce(&mut Frames<'static>) -> R) -> Option<R> {
+/// A frame that was just taken, zeroed if it is not.
+fn cleared((frame, clean): (Mfn, Clean)) -> Mfn {
+    if !clean.is_all(0) {
+        zero(frame, 1);
+    }
+    frame
+}
+
+/// Zeroes frames that were just taken from the allocator.
+pub(super) fn zero(first: Mfn, count: u64) {
+    // SAFETY: the frames were just allocated, so nobody else uses them; they lie in the direct map.
+    unsafe { layout::direct_map_frame(first).write_bytes(0, PAGE_SIZE * count as usize) };
+}
+
+pub(super) fn with<R>(operation: impl FnOnce(&mut Frames<'static>) -> R) -> Option<R> {
     FRAMES.lock().as_mut().map(operation)
+}
+
+/// Takes frames. What is wanted may be just being cleared: then it is there soon.
+fn find<R>(operation: impl Fn(&mut Frames<'static>) -> Option<R>) -> Option<R> {
+    let try_once = || {
+        with(|frames| operation(frames).ok_or_else(|| frames.is_scrubbing())).unwrap_or(Err(false))
+    };
+    match try_once() {
+        Ok(found) => Some(found),
+        Err(false) => None,
+        Err(true) => scrub::wait_for_pieces(try_once),
+    }
 }
 
 /// Takes back one frame of a domain's, which may have been part of a larger block.
@@ -231,18 +277,23 @@ pub fn give_back_run(first: Mfn, count: u64) {
         };
         done += part;
     }
+    scrub::set_due();
 }
 
 /// Takes one free frame by its number and clears it, unless all that is left is kept for domains being built.
 pub fn take_zeroed(frame: Mfn) -> bool {
-    let taken = {
-        let claims = CLAIMS.lock();
-        claims.allow(Claim::default(), 1, usage().0) && take(frame)
-    };
-    if taken {
-        zero(frame);
+    let claims = CLAIMS.lock();
+    let taken = find(|frames| {
+        claims
+            .allow(Claim::default(), 1, frames.free_frames())
+            .then(|| frames.take(frame))
+            .flatten()
+    });
+    drop(claims);
+    if taken == Some(false) {
+        zero(frame, 1);
     }
-    taken
+    taken.is_some()
 }
 
 /// Claims what is free in a range for good; calls `each` with the runs that were.

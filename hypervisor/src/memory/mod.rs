@@ -6,6 +6,7 @@ pub mod heap;
 pub mod holds;
 pub mod layout;
 pub mod paging;
+pub mod scrub;
 
 use core::ptr::NonNull;
 
@@ -23,9 +24,7 @@ pub struct HostPages {
 impl HostPages {
     /// `pages` contiguous zeroed frames, aligned to their number rounded up to a power of two.
     pub fn new_zeroed(pages: usize) -> Option<Self> {
-        let first = frames::allocate_run(pages as u64)?;
-        // SAFETY: the frames were just allocated to us and lie in the direct map.
-        unsafe { layout::direct_map_frame(first).write_bytes(0, PAGE_SIZE * pages) };
+        let first = frames::allocate_run_zeroed(pages as u64)?;
         Some(Self { first, pages })
     }
 

@@ -19,6 +19,7 @@ use super::{Running, Wait, exits, interrupts, snapshot};
 use crate::cpu::{self, PerCpu, debug_registers};
 use crate::domain::{crash, p2m};
 use crate::interrupt::{self, local_apic};
+use crate::memory::scrub;
 use crate::time;
 use crate::virt::{Exit, StartRegisters, Vcpu};
 
@@ -235,8 +236,12 @@ fn enter<H: Vcpu>(vcpu: &mut Running<H>) -> Exit {
     exit
 }
 
-/// Waits for an interrupt, until `limit` at the latest, a TSC value.
+/// Scrubs memory if there is some to be, or else waits for an interrupt, until `limit` at the latest, a TSC value.
 fn idle(cpu: &PerCpu, limit: Option<u64>) {
+    if scrub::is_due() && scrubbed(cpu, limit) {
+        // What came meanwhile was taken, so that nothing would end a halt.
+        return;
+    }
     local_apic::set_timer(limit);
     // Interrupts are off from this test to the halt, so that an attention set in between still ends the halt.
     if cpu.attention().is_undisturbed() {
@@ -244,6 +249,22 @@ fn idle(cpu: &PerCpu, limit: Option<u64>) {
         interrupt::wait();
         cpu.idle.store(false, Ordering::Relaxed);
     }
+}
+
+/// Scrubs memory until there is something else to do or nothing left; whether there was any.
+#[cold]
+fn scrubbed(cpu: &PerCpu, limit: Option<u64>) -> bool {
+    let start = time::ticks();
+    let mut now = start;
+    while cpu.attention().is_undisturbed()
+        && limit.is_none_or(|limit| now < limit)
+        && scrub::clear_piece()
+    {
+        interrupt::window();
+        now = time::ticks();
+    }
+    cpu.add_idle(now - start);
+    now != start
 }
 
 /// TSC value at which the vCPU has something due; never for one that is down, which has nobody to take it.

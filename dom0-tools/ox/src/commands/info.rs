@@ -39,6 +39,7 @@ pub fn run(json: Json, host: &mut dyn Toolstack, out: &mut dyn Write) -> Result<
         ("total_memory", (machine.total_kib / 1024).to_string()),
         ("free_memory", (machine.free_kib / 1024).to_string()),
         ("free_pages", (machine.free_kib / 4).to_string()),
+        ("scrub_pages", (machine.scrub_kib / 4).to_string()),
         ("outstanding_claims", (machine.claimed_kib / 4).to_string()),
         ("max_domain_vcpus", MAX_VCPUS.to_string()),
         ("max_domain_event_channels", MAX_EVENT_CHANNELS.to_string()),

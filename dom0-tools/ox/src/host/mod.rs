@@ -286,6 +286,8 @@ pub struct MachineInfo {
     pub total_kib: u64,
     /// Memory that no domain has, in KiB.
     pub free_kib: u64,
+    /// What of it domains have given back and is not cleared yet, in KiB.
+    pub scrub_kib: u64,
     /// What of it is claimed for domains that are being built, in KiB.
     pub claimed_kib: u64,
     /// What can be virtualized, in xl's words.

@@ -83,7 +83,11 @@ impl Hypervisor for Real {
             threads_per_core: info.threads_per_core,
             cpu_khz: info.cpu_khz,
             total_kib: info.total_pages.saturating_mul(KIB_PER_PAGE),
-            free_kib: info.free_pages.saturating_mul(KIB_PER_PAGE),
+            free_kib: info
+                .free_pages
+                .saturating_add(info.scrub_pages)
+                .saturating_mul(KIB_PER_PAGE),
+            scrub_kib: info.scrub_pages.saturating_mul(KIB_PER_PAGE),
             claimed_kib: info.outstanding_pages.saturating_mul(KIB_PER_PAGE),
             virt_caps: words.join(" "),
         })

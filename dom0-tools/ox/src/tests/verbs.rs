@@ -327,6 +327,7 @@ fn limits_are_listed() {
         "max_domain_vcpus       : 32",
         "max_domain_event_channels : 131071",
         "outstanding_claims     : 0",
+        "scrub_pages            : 0",
     ] {
         assert!(info.contains(limit), "{info}");
     }

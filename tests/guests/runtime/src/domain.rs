@@ -37,7 +37,7 @@ pub fn domctl<const N: usize>(command: u32, domain: u16, body: [u8; N]) -> (i64,
     (result, argument.domain, argument.body)
 }
 
-/// Frames that the machine has free.
+/// Frames that the machine has free, those to be scrubbed with them.
 pub fn free_pages() -> u64 {
     #[repr(C, align(8))]
     struct Argument([u32; 2], [u8; sysctl::physinfo::SIZE]);
@@ -49,7 +49,10 @@ pub fn free_pages() -> u64 {
     assert!(result == 0, "physinfo: {result}");
     // SAFETY: as above.
     let argument = unsafe { (&raw const argument).read_volatile() };
-    long(&argument.1, sysctl::physinfo::FREE_PAGES)
+    [sysctl::physinfo::FREE_PAGES, sysctl::physinfo::SCRUB_PAGES]
+        .map(|offset| long(&argument.1, offset))
+        .iter()
+        .sum()
 }
 
 /// Limits that a domain is made with.

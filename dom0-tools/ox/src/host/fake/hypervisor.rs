@@ -25,6 +25,7 @@ impl Hypervisor for Fake {
         Ok(MachineInfo {
             cpus: CPUS,
             free_kib: 1 << 20,
+            scrub_kib: 0,
             cpu_khz: 2_400_056,
             ..MachineInfo::default()
         })
