@@ -1,4 +1,5 @@
-//! Two hundred guests, four at a time, of which nothing is left: not a page, an event channel, a grant, a node or an open file.
+//! Two hundred guests, four at a time, of which nothing is left: not a page, an event channel, a grant, a node or an open file, nor
+//! anything in memory that the next ones get.
 
 use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
@@ -44,7 +45,7 @@ fn many(name: &str, kind: Kind) -> Result<(), Failure> {
         dom0.run(&function.replace("BATCH", &BATCH.to_string()))?;
     }
     dom0.run(&format!(
-        "printf '%s\\n' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=32' 'name=\"visitor\"' >/run/visitor.cfg"
+        "printf '%s\\n' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=32' 'name=\"visitor\"' 'on_crash=\"preserve\"' >/run/visitor.cfg"
     ))?;
     // What four guests at a time leave for all that come after them: dom0's and the hypervisor's own tables and heaps.
     batch(&mut dom0, 1000)?;

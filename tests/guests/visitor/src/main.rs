@@ -1,10 +1,11 @@
 //! An unprivileged guest that is there at once: it takes event channels, grants pages to dom0, makes a node and a watch in
-//! xenstore, says so on its console, and gives nothing of it back. The command line says what comes `then`: `stay` (the
-//! default) with a sign of life now and then, `devices`, which is the same with a disk and a network card that are served,
-//! `poweroff`, `reboot`, `crash`, or `flood`, which fills the console without pause.
+//! xenstore, says so on its console, and gives nothing of it back. Memory that is not as new makes it crash. The command line
+//! says what comes `then`: `stay` (the default) with a sign of life now and then, `devices`, which is the same with a disk and a
+//! network card that are served, `poweroff`, `reboot`, `crash`, or `flood`, which fills the console without pause.
 #![no_std]
 #![no_main]
 
+mod remains;
 mod store;
 
 use core::fmt::Write;
@@ -39,6 +40,7 @@ static mut TABLE: Page = Page([0; 4096]);
 
 #[unsafe(no_mangle)]
 fn guest_main() {
+    remains::look_and_leave();
     events::bind_timer();
     // Daemons come and go; they bind the far end of the channel anew.
     ring::trust_channel();
