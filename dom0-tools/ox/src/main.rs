@@ -7,6 +7,7 @@
 mod cli;
 mod commands;
 mod console;
+mod devices;
 mod disks;
 mod dump;
 mod ending;

@@ -1,4 +1,4 @@
-//! Network cards of domains: what the toolstack writes for them into xenstore, and how it waits for their back ends.
+//! Network cards of domains: what the toolstack writes for them into xenstore.
 //!
 //! Keys are those of Xen's network protocol (xen-abi-7, sections 7.2 and 7.6). A card is served by `oxnet`, or by the kernel's own back end
 //! where its specification says `type=kernel`; `oxnet` puts that one's interfaces into their bridges too.
@@ -9,7 +9,7 @@ use oxen_config::VifSpec;
 use oxen_config::vif::{Mac, VifBackend};
 use uuid::Uuid;
 
-use crate::disks::{PATIENCE, offered};
+use crate::devices::{Device, Server, VIFS};
 use crate::failure::Failure;
 use crate::host::{Access, Change, Toolstack};
 use crate::{names, tree};
@@ -21,16 +21,13 @@ const KERNEL_DRIVER: &str = "/sys/bus/xen-backend/drivers/vif";
 /// The first half of addresses that are made up: Xen's own.
 const MADE_UP: [u8; 3] = [0x00, 0x16, 0x3E];
 
-/// Kinds of back ends for network cards, by their names in xenstore and in specifications.
-pub const KINDS: [(&str, &str); 2] = [("oxvif", "ox"), ("vif", "kernel")];
-
 /// A network card that can be served.
 #[derive(Debug)]
 pub struct Vif<'a> {
     spec: &'a VifSpec,
     /// Which of the domain's cards it is.
     pub number: u32,
-    kind: &'static str,
+    server: Server,
 }
 
 impl<'a> Vif<'a> {
@@ -71,13 +68,13 @@ impl<'a> Vif<'a> {
         Ok(Self {
             spec,
             number,
-            kind: if kernel { "vif" } else { "oxvif" },
+            server: if kernel { Server::Kernel } else { Server::Ox },
         })
     }
 
-    /// Where its back end is in xenstore.
-    pub fn back(&self, domid: u16) -> String {
-        back(self.kind, domid, self.number)
+    /// Where it is in xenstore.
+    pub fn device(&self, domid: u16) -> Device {
+        VIFS.device(domid, self.number, self.server)
     }
 
     /// Its address: the specification's, or one that the domain's identity gives, the same in all of its lives.
@@ -91,7 +88,7 @@ impl<'a> Vif<'a> {
     /// What makes both ends of it in xenstore.
     pub fn creation(&self, domid: u16, uuid: Uuid) -> Vec<Change> {
         let spec = self.spec;
-        let (front, back) = (front(domid, self.number), self.back(domid));
+        let Device { front, back, .. } = self.device(domid);
         let (reads, owns) = (Access::GuestReads(domid), Access::GuestOwns(domid));
         let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
         let mac = self.mac(uuid).to_string();
@@ -117,8 +114,11 @@ impl<'a> Vif<'a> {
             ("filter", spec.filter.map(flag)),
             // Linux gives a card up that has no `script`, though it does not run it. `oxnet` does what it would do, and then fills in
             // the other.
-            ("script", (self.kind == "vif").then(String::new)),
-            ("hotplug-status", (self.kind == "vif").then(String::new)),
+            ("script", (self.server == Server::Kernel).then(String::new)),
+            (
+                "hotplug-status",
+                (self.server == Server::Kernel).then(String::new),
+            ),
             ("state", Some("1".to_owned())),
         ];
         let front_nodes = [
@@ -148,21 +148,14 @@ impl<'a> Vif<'a> {
         changes
     }
 
+    /// What its user calls it.
+    pub fn name(&self) -> String {
+        format!("vif {}", self.number)
+    }
+
     /// Waits until its back end has said what it offers, or why it does not.
     pub fn wait(&self, host: &mut dyn Toolstack, domid: u16) -> Result<(), Failure> {
-        if offered(host, &self.back(domid))? {
-            return Ok(());
-        }
-        let daemon = if self.kind == "vif" {
-            "see dmesg"
-        } else {
-            "is oxnet running? /var/log/xen/oxnet.log has what it says"
-        };
-        Err(Failure::TimedOut(format!(
-            "vif {}: its back end has not answered within {} s; {daemon}",
-            self.number,
-            PATIENCE.as_secs()
-        )))
+        VIFS.wait(&self.device(domid), &self.name(), host)
     }
 }
 
@@ -190,16 +183,6 @@ pub fn check_all(specs: &[VifSpec]) -> Result<Vec<Vif<'_>>, Failure> {
     Ok(vifs)
 }
 
-/// Where a network card's back end is in xenstore.
-pub fn back(kind: &str, domid: u16, number: u32) -> String {
-    format!("{}/{number}", tree::back_ends(kind, domid))
-}
-
-/// Where its front end is.
-pub fn front(domid: u16, number: u32) -> String {
-    format!("{}/device/vif/{number}", names::path(domid))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +194,7 @@ mod tests {
         let vif = Vif {
             spec: &spec,
             number: 3,
-            kind: "vif",
+            server: Server::Kernel,
         };
         let back = "/local/domain/0/backend/vif/5/3";
         let changes = vif.creation(5, Uuid::nil());

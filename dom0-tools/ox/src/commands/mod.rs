@@ -4,6 +4,7 @@ mod block;
 mod config;
 mod create;
 mod destroy;
+mod devices;
 mod info;
 mod lifecycle;
 mod list;
@@ -53,10 +54,10 @@ pub fn run(command: Command, host: &mut dyn Toolstack, out: &mut dyn Write) -> R
         Command::MemMax(memory) => memory::max(&memory, host),
         Command::BlockAttach { domain, disk } => block::attach(&domain, &disk, host),
         Command::BlockDetach(arguments) => block::detach(&arguments, host),
-        Command::BlockList(arguments) => block::list(&arguments, host, out),
+        Command::BlockList(arguments) => devices::list::<block::DiskRow>(&arguments, host, out),
         Command::NetworkAttach { domain, vif } => network::attach(&domain, &vif, host),
         Command::NetworkDetach { domain, device } => network::detach(&domain, &device, host),
-        Command::NetworkList(arguments) => network::list(&arguments, host, out),
+        Command::NetworkList(arguments) => devices::list::<network::VifRow>(&arguments, host, out),
         Command::Uptime { domains, json } => list::uptime(&domains, json, host, out),
         Command::Top(arguments) => top::run(&arguments, host, out),
         Command::Dmesg { clear } => info::dmesg(clear, host, out),
