@@ -42,6 +42,7 @@ impl<'a> View<'a> {
         }
     }
 
+    #[inline]
     fn page(&self, gfn: Gfn, write: bool) -> Option<GuestPage> {
         let span = match self.last.get() {
             Some(span) if span.contains(gfn) => span,
@@ -60,6 +61,7 @@ impl<'a> View<'a> {
 }
 
 impl GuestPhysRead for View<'_> {
+    #[inline]
     fn read_u64(&self, address: GuestPhys) -> Option<u64> {
         let page = self.page(address.frame(), false)?;
         Some(page.u64(address.page_offset()).load(Ordering::Relaxed))

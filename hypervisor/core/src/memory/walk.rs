@@ -71,12 +71,17 @@ const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
-/// Permissions gathered on the way down.
+/// The entries on the way down, together: a right that one gives, all must give.
 #[derive(Clone, Copy)]
 struct Rights {
-    writable: bool,
-    user: bool,
-    no_execute: bool,
+    /// Bits that all of them have.
+    all: u64,
+    /// Bits that one of them has.
+    any: u64,
+}
+
+impl Rights {
+    const START: Self = Self { all: !0, any: 0 };
 }
 
 /// Translates `linear` for `access`. Accessed and dirty bits are not set: the hypervisor's own accesses are not the
@@ -125,11 +130,7 @@ fn walk_long(
     access: Access,
 ) -> Result<(u64, u32, Rights), PageFault> {
     let mut table = paging.cr3 & ADDRESS;
-    let mut rights = Rights {
-        writable: true,
-        user: true,
-        no_execute: false,
-    };
+    let mut rights = Rights::START;
     for level in (0..levels).rev() {
         let shift = 12 + 9 * level;
         let slot = (linear >> shift) & 511;
@@ -156,11 +157,7 @@ fn walk_pae(
     if top & PRESENT == 0 {
         return Err(fault(false, access));
     }
-    let mut rights = Rights {
-        writable: true,
-        user: true,
-        no_execute: false,
-    };
+    let mut rights = Rights::START;
     let mut table = top & ADDRESS;
     for level in [1, 0] {
         let shift = 12 + 9 * level;
@@ -182,11 +179,7 @@ fn walk_legacy(
     linear: u64,
     access: Access,
 ) -> Result<(u64, u32, Rights), PageFault> {
-    let mut rights = Rights {
-        writable: true,
-        user: true,
-        no_execute: false,
-    };
+    let mut rights = Rights::START;
     let directory = paging.cr3 & 0xFFFF_F000;
     let entry = u64::from(
         memory
@@ -213,19 +206,19 @@ fn descend(entry: u64, rights: &mut Rights, access: Access) -> Result<(), PageFa
     if entry & PRESENT == 0 {
         return Err(fault(false, access));
     }
-    rights.writable &= entry & WRITABLE != 0;
-    rights.user &= entry & USER != 0;
-    rights.no_execute |= entry & NO_EXECUTE != 0;
+    rights.all &= entry;
+    rights.any |= entry;
     Ok(())
 }
 
 fn check(paging: &Paging, rights: Rights, access: Access) -> Result<(), PageFault> {
-    let no_execute = rights.no_execute && paging.efer & efer::NO_EXECUTE != 0;
-    let smep = rights.user && !access.user && paging.cr4 & cr4::SMEP != 0;
-    let smap = rights.user && paging.cr4 & cr4::SMAP != 0 && paging.rflags & rflags::ALIGNMENT == 0;
+    let (writable, user) = (rights.all & WRITABLE != 0, rights.all & USER != 0);
+    let no_execute = rights.any & NO_EXECUTE != 0 && paging.efer & efer::NO_EXECUTE != 0;
+    let smep = user && !access.user && paging.cr4 & cr4::SMEP != 0;
+    let smap = user && paging.cr4 & cr4::SMAP != 0 && paging.rflags & rflags::ALIGNMENT == 0;
     let write_protected = access.user || paging.cr0 & cr0::WRITE_PROTECT != 0;
-    let refused = (access.user && !rights.user)
-        || (access.write && !rights.writable && write_protected)
+    let refused = (access.user && !user)
+        || (access.write && !writable && write_protected)
         || (access.execute && (no_execute || smep))
         || (!access.execute && !access.user && smap);
     if refused {
