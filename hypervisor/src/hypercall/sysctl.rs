@@ -61,7 +61,7 @@ pub fn sysctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Out
 
 fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let cpus = cpu::percpu::all().count() as u32;
-    let (free, total) = frames::usage();
+    let (free, total) = (frames::usage().0, frames::of_machine());
     let claimed = frames::claimed();
     // Tools take what is to be scrubbed for free beside what is told to be, and what is claimed for a part of the latter.
     let to_scrub = frames::to_scrub().min(free.saturating_sub(claimed));

@@ -54,6 +54,11 @@ pub fn end() -> Mfn {
     Mfn(last.map_or(0, |range| range.end / PAGE_SIZE as u64))
 }
 
+/// Frames of RAM in the machine, the hypervisor's own among them.
+pub fn of_machine() -> u64 {
+    RAM.get().map_or(0, |ram| ram.total() / PAGE_SIZE as u64)
+}
+
 /// Remembers which physical ranges are RAM, for [`is_ram`].
 pub fn set_ram(ram: oxen_core::memory::ranges::RangeSet) {
     RAM.call_once(|| ram);

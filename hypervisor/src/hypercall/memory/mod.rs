@@ -40,7 +40,7 @@ pub fn memory_op<H: Vcpu>(vcpu: &mut Running<H>, &[command, pointer, ..]: &Argum
         }
         // Domains share no pages.
         cmd::GET_SHARING_FREED_PAGES | cmd::GET_SHARING_SHARED_PAGES => Ok(0),
-        cmd::MAXIMUM_RAM_PAGE => Ok(frames::usage().1),
+        cmd::MAXIMUM_RAM_PAGE => Ok(frames::end().0),
         cmd::MAXIMUM_GPFN => {
             let domain = target_domain(vcpu, Argument::<2>::read(vcpu, pointer)?.u16(0))?;
             let last = domain.own.lock().iter().last().map_or(0, |range| range.end);
