@@ -1,5 +1,7 @@
 //! PV disks: Linux's front end in a guest, `oxblk` in dom0.
 
+mod qcow2;
+
 use oxen_tests::{Dom0, Failure, Setup, ensure};
 use xtask::machine::Kind;
 
@@ -102,13 +104,15 @@ fn patient(name: &str, kind: Kind) -> Result<Setup, Failure> {
 }
 
 fn files_and_devices(name: &str, kind: Kind) -> Result<(), Failure> {
-    let mut dom0 = patient(name, kind)?.boot()?;
-    used_by_linux(&mut dom0)?;
+    let mut setup = patient(name, kind)?;
+    let image = qcow2::Image::add(&mut setup)?;
+    let mut dom0 = setup.boot()?;
+    used_by_linux(&mut dom0, &image)?;
     checks::logs_are_clean(&mut dom0)?;
     dom0.power_off()
 }
 
-fn used_by_linux(dom0: &mut Dom0) -> Result<(), Failure> {
+fn used_by_linux(dom0: &mut Dom0, image: &qcow2::Image) -> Result<(), Failure> {
     dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
     let disks = "disk=[\"/root/raw,raw,xvda,w\", \"/dev/ram0,,xvdb\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
@@ -125,6 +129,7 @@ fn used_by_linux(dom0: &mut Dom0) -> Result<(), Failure> {
     let mut guest = Guest { dom0, asked: 0 };
     reads_and_writes(&mut guest)?;
     comes_and_goes(&mut guest)?;
+    image.is_used(&mut guest)?;
     killed(&mut guest)?;
     by_the_kernel(&mut guest)?;
     dom0.run(&format!("ox destroy {GUEST}; sleep 3"))?;

@@ -1,6 +1,13 @@
 //! Input for boots: disk images with known content, and kernels that no hypervisor can boot.
 
+use std::io::Read;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
+
+use crate::Failure;
 
 /// Bytes of one cylinder of 16 heads and 63 sectors: disk images are whole cylinders, as Bochs wants them.
 const CYLINDER: usize = 16 * 63 * 512;
@@ -31,6 +38,17 @@ pub fn sha256(bytes: &[u8]) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// What `gzip | base64` has made a text of.
+///
+/// # Errors
+/// When it is no such text.
+pub fn unpacked(text: &str) -> Result<Vec<u8>, Failure> {
+    let packed = STANDARD.decode(text.split_whitespace().collect::<String>())?;
+    let mut bytes = Vec::new();
+    GzDecoder::new(&packed[..]).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The first half of a kernel.

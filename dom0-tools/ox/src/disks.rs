@@ -46,10 +46,14 @@ impl<'a> Disk<'a> {
         };
         match spec.format {
             DiskFormat::Raw => {}
+            DiskFormat::Qcow2 if kind == "oxblk" => {}
+            DiskFormat::Qcow2 => {
+                return Err(unsupported("format=qcow2 with the kernel's back end"));
+            }
             DiskFormat::Empty => return Err(unsupported("a drive without a disc")),
             _ => {
                 return Err(unsupported(
-                    "a format other than raw (`qemu-img convert -O raw` makes one)",
+                    "a format other than raw and qcow2 (`qemu-img convert -O qcow2` makes one)",
                 ));
             }
         }
@@ -133,6 +137,9 @@ impl<'a> Disk<'a> {
             "file"
         };
         nodes.push(("type", kind.to_owned()));
+        if spec.format == DiskFormat::Qcow2 {
+            nodes.push(("format", "qcow2".to_owned()));
+        }
         nodes.push(("state", "1".to_owned()));
         changes.extend(
             (nodes.into_iter())

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use oxen_backend::worker::Workers;
 use oxen_backend::{DeviceId, Driver, Ends, Event, Failure, Nodes, Written};
 use oxen_blkif::{Abi, info};
 
-use crate::image::{Geometry, Image};
+use crate::image::{Format, Geometry, Image};
 use crate::ring::MOST_INDIRECT;
 use crate::worker::QueueAt;
 
@@ -26,6 +27,7 @@ pub struct Disks {
 /// What the toolstack says of a disk.
 struct Wanted {
     image: PathBuf,
+    format: Format,
     read_only: bool,
     discard: bool,
     cdrom: bool,
@@ -35,6 +37,7 @@ impl Wanted {
     fn read(back: &mut Nodes<'_>) -> Result<Self, Failure> {
         Ok(Self {
             image: PathBuf::from(back.required_text("params")?),
+            format: format(back)?,
             read_only: back.required_text("mode")? != "w",
             discard: back.number::<u32>("discard-enable")? != Some(0),
             cdrom: back.text("device-type")?.as_deref() == Some("cdrom"),
@@ -42,10 +45,19 @@ impl Wanted {
     }
 
     fn geometry(&self) -> Result<Geometry, Failure> {
-        let image = Image::open(&self.image, self.read_only);
+        let image = Image::open(&self.image, self.format, self.read_only);
         let mut geometry = (image.map_err(|error| Failure::Host(error.to_string()))?).geometry;
         geometry.discard = geometry.discard.filter(|_| self.discard);
         Ok(geometry)
+    }
+}
+
+/// The image's format, which is never guessed: a guest that may write a raw image could make it look like another.
+fn format(back: &mut Nodes<'_>) -> Result<Format, Failure> {
+    match back.text("format")? {
+        None => Ok(Format::Raw),
+        Some(name) => Format::from_str(&name, false)
+            .map_err(|_| back.wrong(format!("format: {name:?} is not known"))),
     }
 }
 
@@ -87,6 +99,9 @@ impl Driver for Disks {
         ];
         for queue in &queues {
             arguments.extend(["--queue".into(), queue.to_string().into()]);
+        }
+        if let Some(format) = wanted.format.to_possible_value() {
+            arguments.extend(["--format".into(), format.get_name().into()]);
         }
         if wanted.read_only {
             arguments.push("--read-only".into());

@@ -119,9 +119,15 @@ impl<G: Guest, M: AsRef<[AtomicU32]>> Engine<G, M> {
             if queue.awake {
                 queue.take(&mut self.guest, &mut self.pool, &self.image.geometry)?;
             }
-            let numbers = queue.begin(&mut self.guest)?;
-            for number in numbers {
-                self.begin(nth, number).map_err(broken)?;
+            loop {
+                let numbers = self.queues[nth].begin(&mut self.guest)?;
+                if numbers.is_empty() {
+                    break;
+                }
+                // What is done at once lets those begin that waited for it.
+                for number in numbers {
+                    self.begin(nth, number).map_err(broken)?;
+                }
             }
             if self.queues[nth].answer(&mut self.guest, &mut self.pool)? {
                 self.notify(nth)?;
@@ -195,17 +201,23 @@ impl<G: Guest, M: AsRef<[AtomicU32]>> Engine<G, M> {
         let Some(job) = self.queues[queue].job(number) else {
             return Ok(());
         };
-        let step = job.step();
-        // What could not be done now can be done later.
-        let again = matches!(-result, libc::EAGAIN | libc::EINTR);
-        if !again && result < 0 {
-            let error = io::Error::from_raw_os_error(-result);
-            log::error!("the disk fails: {step:?}: {error}");
-        }
-        if again || job.stepped(result) {
+        if goes_on(job, result) {
             self.submit(queue, number)?;
         }
         Ok(())
+    }
+
+    /// Does all steps of a job on an image that io_uring cannot read.
+    fn act(&mut self, queue: usize, number: u64) {
+        let job = self.queues[queue].job(number);
+        let (Some(image), Some(job)) = (self.image.formatted(), job) else {
+            return;
+        };
+        while let Some(result) = image.act(job) {
+            if !goes_on(job, result) {
+                break;
+            }
+        }
     }
 
     fn begin(&mut self, queue: usize, number: u64) -> io::Result<()> {
@@ -220,7 +232,11 @@ impl<G: Guest, M: AsRef<[AtomicU32]>> Engine<G, M> {
     }
 
     fn submit(&mut self, queue: usize, number: u64) -> io::Result<()> {
-        let fd = types::Fd(self.image.descriptor());
+        let Some(descriptor) = self.image.descriptor() else {
+            self.act(queue, number);
+            return Ok(());
+        };
+        let fd = types::Fd(descriptor);
         let entry = self.queues[queue]
             .job(number)
             .and_then(|job| entry(fd, job));
@@ -230,6 +246,17 @@ impl<G: Guest, M: AsRef<[AtomicU32]>> Engine<G, M> {
         self.under_way += 1;
         self.push(entry.user_data(joined(queue, number)))
     }
+}
+
+/// Notes how a job's step ended; whether the job has another, or that one once more.
+fn goes_on(job: &mut Job, result: i32) -> bool {
+    // What could not be done now can be done later.
+    let again = matches!(-result, libc::EAGAIN | libc::EINTR);
+    if !again && result < 0 {
+        let error = io::Error::from_raw_os_error(-result);
+        log::error!("the disk fails: {:?}: {error}", job.step());
+    }
+    again || job.stepped(result)
 }
 
 /// A job's step for io_uring.

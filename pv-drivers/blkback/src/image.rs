@@ -6,17 +6,37 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use clap::ValueEnum;
 use oxen_blkif::SECTOR;
 use rustix::fs::{ioctl_blkpbszget, ioctl_blksszget};
 
 use crate::buffer::Pool;
+use crate::formatted::{self, Formatted};
+
+/// How an image holds the sectors of its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One after the other.
+    #[default]
+    Raw,
+    /// QEMU's format, which grows with what is written.
+    Qcow2,
+}
 
 /// An open image.
 #[derive(Debug)]
 pub struct Image {
-    file: File,
+    medium: Medium,
     /// What a guest has to know.
     pub geometry: Geometry,
+}
+
+#[derive(Debug)]
+enum Medium {
+    /// For io_uring.
+    Plain(File),
+    /// For the library that knows its format.
+    Formatted(Box<Formatted>),
 }
 
 /// What a guest has to know about a disk.
@@ -37,17 +57,39 @@ pub struct Geometry {
 }
 
 impl Image {
-    /// Opens a file or a block device. Past the page cache, where that can be done in the sectors that the guest is shown.
+    /// Opens a file or a block device. Raw ones past the page cache, where that can be done in the sectors that the guest is
+    /// shown.
     ///
     /// # Errors
     /// It cannot be opened, is something else, or is empty; the message names it.
-    pub fn open(path: &Path, read_only: bool) -> io::Result<Self> {
-        let wrong =
-            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        Self::open_either(path, read_only).map_err(wrong)
+    pub fn open(path: &Path, format: Format, read_only: bool) -> io::Result<Self> {
+        let image = match format {
+            Format::Raw => Self::open_raw(path, read_only),
+            Format::Qcow2 => Self::open_qcow2(path, read_only),
+        };
+        image.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 
-    fn open_either(path: &Path, read_only: bool) -> io::Result<Self> {
+    fn open_qcow2(path: &Path, read_only: bool) -> io::Result<Self> {
+        let image = Formatted::open(path, read_only)?;
+        let sectors = image.size() / SECTOR;
+        if sectors == 0 {
+            return Err(io::Error::other("empty"));
+        }
+        Ok(Self {
+            medium: Medium::Formatted(Box::new(image)),
+            geometry: Geometry {
+                sectors,
+                sector_size: SECTOR as u32,
+                physical_sector_size: SECTOR as u32,
+                discard: Some(formatted::DISCARD).filter(|_| !read_only),
+                read_only,
+                direct: false,
+            },
+        })
+    }
+
+    fn open_raw(path: &Path, read_only: bool) -> io::Result<Self> {
         let open = |flags: i32| {
             OpenOptions::new()
                 .read(true)
@@ -81,7 +123,7 @@ impl Image {
             return Err(io::Error::other("empty"));
         }
         Ok(Self {
-            file,
+            medium: Medium::Plain(file),
             geometry: Geometry {
                 sectors,
                 sector_size,
@@ -93,9 +135,20 @@ impl Image {
         })
     }
 
-    /// For io_uring.
-    pub fn descriptor(&self) -> RawFd {
-        self.file.as_raw_fd()
+    /// For io_uring: the image, if its sectors are one after the other.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        match &self.medium {
+            Medium::Plain(file) => Some(file.as_raw_fd()),
+            Medium::Formatted(_) => None,
+        }
+    }
+
+    /// The image, if they are not.
+    pub fn formatted(&mut self) -> Option<&mut Formatted> {
+        match &mut self.medium {
+            Medium::Plain(_) => None,
+            Medium::Formatted(image) => Some(image),
+        }
     }
 }
 
@@ -132,10 +185,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("disk");
         std::fs::write(&path, vec![1; 10_000]).expect("written");
-        let geometry = Image::open(&path, false).expect("a file").geometry;
+        let geometry = Image::open(&path, Format::Raw, false)
+            .expect("a file")
+            .geometry;
         assert_eq!((geometry.sectors, geometry.sector_size), (19, 512));
         assert!(geometry.discard.is_some());
-        let geometry = Image::open(&path, true).expect("a file").geometry;
+        let geometry = Image::open(&path, Format::Raw, true)
+            .expect("a file")
+            .geometry;
         assert_eq!((geometry.read_only, geometry.discard), (true, None));
     }
 
@@ -150,9 +207,12 @@ mod tests {
             (&empty, "empty"),
             (Path::new("/nowhere/disk"), "No such file"),
         ] {
-            let error = Image::open(path, false).expect_err("no disk").to_string();
+            let open = |format| Image::open(path, format, false);
+            let error = open(Format::Raw).expect_err("no disk").to_string();
             let named = error.starts_with(&path.display().to_string());
             assert!(named && error.contains(why), "{error}");
+            let error = open(Format::Qcow2).expect_err("no image").to_string();
+            assert!(error.starts_with(&path.display().to_string()), "{error}");
         }
     }
 }

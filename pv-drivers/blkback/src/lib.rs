@@ -8,7 +8,8 @@
 //! * [`job`]: one request on its way;
 //! * [`queue`]: the requests of one ring, in order;
 //! * [`engine`]: the loop around io_uring;
-//! * [`image`]: what is behind a disk.
+//! * [`image`]: what is behind a disk;
+//! * [`formatted`]: images that do not hold their sectors one after the other.
 //!
 //! Data is copied and never mapped: without an IOMMU a device must not be given pages that dom0 has mapped from a guest, as their
 //! addresses are not the machine's. So grants that the guest keeps (`feature-persistent`) would save nothing here, and are not offered.
@@ -20,6 +21,7 @@
 pub mod buffer;
 pub mod driver;
 pub mod engine;
+pub mod formatted;
 pub mod guest;
 pub mod image;
 pub mod job;

@@ -16,7 +16,7 @@ use oxen_blkback::worker::{LOCKS, Serve, serve};
 use oxen_daemon::confine::{CapabilitySet, Needs, confine};
 use oxen_xenstore::client::Client;
 
-/// Serves the disks of guests: files and block devices of this domain.
+/// Serves the disks of guests: files, raw or qcow2, and block devices of this domain.
 ///
 /// It may be killed at any time, and so may each of the processes that serve a disk: what guests had asked for is done when it starts
 /// again, and they notice a pause.

@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::engine::Engine;
 use crate::guest::XenGuest;
-use crate::image::Image;
+use crate::image::{Format, Image};
 use crate::queue::Queue;
 use crate::ring::DiskRing;
 
@@ -37,6 +37,9 @@ pub struct Serve {
     /// A file or a block device
     #[arg(long)]
     pub image: PathBuf,
+    /// How the image holds its sectors
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
     /// The guest must not write
     #[arg(long)]
     pub read_only: bool,
@@ -96,7 +99,8 @@ fn parse_abi(name: &str) -> Result<Abi, String> {
 pub fn serve(arguments: &Serve) -> Result<(), Failure> {
     // Held until the process ends, and the kernel ends a process's I/O first: what a worker before us had begun is over.
     let _lock = lock(Path::new(LOCKS), arguments).map_err(by_host("lock"))?;
-    let mut image = Image::open(&arguments.image, arguments.read_only).map_err(by_host("image"))?;
+    let image = Image::open(&arguments.image, arguments.format, arguments.read_only);
+    let mut image = image.map_err(by_host("image"))?;
     if arguments.no_discard {
         image.geometry.discard = None;
     }
@@ -171,6 +175,7 @@ mod tests {
             domid: 3,
             number: 1,
             image: PathBuf::new(),
+            format: Format::Raw,
             read_only: false,
             no_discard: false,
             abi: Abi::X86_64,

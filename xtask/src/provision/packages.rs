@@ -22,6 +22,7 @@ const fn needed(package: &'static str, files: &'static [&'static str]) -> Needed
 
 const NEEDED: &[Needed] = &[
     needed("qemu-system-x86", &["/usr/bin/qemu-system-x86_64"]),
+    needed("qemu-utils", &["/usr/bin/qemu-img"]),
     needed(
         "ovmf",
         &[

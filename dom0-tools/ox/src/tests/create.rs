@@ -192,9 +192,14 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
             "disk xvda: /dev/null: neither a file nor a block device",
         ),
         (
-            vec!["disk=['/d,qcow2,xvda,w']"],
+            vec!["disk=['/d,vhd,xvda,w']"],
             6,
-            "disk xvda: a format other than raw",
+            "disk xvda: a format other than raw and qcow2",
+        ),
+        (
+            vec!["disk=['format=qcow2,vdev=xvda,backendtype=kernel,target=/d']"],
+            6,
+            "disk xvda: format=qcow2 with the kernel's back end",
         ),
         (
             vec!["disk=['vdev=xvda,backendtype=qdisk,target=/d']"],
