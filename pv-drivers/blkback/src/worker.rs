@@ -24,6 +24,20 @@ use crate::ring::DiskRing;
 pub const LOCKS: &str = "/run/oxen/oxblk";
 /// System calls beyond those of any worker: the disk.
 const CALLS: &[i64] = &[libc::SYS_io_uring_enter];
+/// Beyond those, what the library of formats does to an image's file.
+const CALLS_OF_FORMATS: &[i64] = &[
+    libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_lseek,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_fallocate,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+];
 
 /// What a worker is started with.
 #[derive(Clone, Debug, Args, PartialEq, Eq)]
@@ -130,7 +144,11 @@ pub fn serve(arguments: &Serve) -> Result<(), Failure> {
         .try_clone_to_owned()
         .map_err(by_host("standard input"))?;
     let mut engine = Engine::new(guest, image, queues, parent).map_err(by_host("engine"))?;
-    seal(CALLS).map_err(by_host("giving up rights"))?;
+    let calls = match arguments.format {
+        Format::Raw => CALLS.to_vec(),
+        Format::Qcow2 => [CALLS, CALLS_OF_FORMATS].concat(),
+    };
+    seal(&calls).map_err(by_host("giving up rights"))?;
     engine.run()
 }
 

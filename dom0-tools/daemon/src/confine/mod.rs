@@ -88,7 +88,8 @@ pub fn confine(needs: &Needs<'_>) {
 /// Files by Landlock.
 fn files(needs: &Needs<'_>) -> Result<(), Box<dyn Error>> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
-    let in_place = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
+    let in_place =
+        AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev;
     let all = AccessFs::from_all(RULES);
     let done = Ruleset::default()
         .handle_access(all)?
