@@ -46,7 +46,7 @@ impl<'a> Disk<'a> {
         };
         match spec.format {
             DiskFormat::Raw => {}
-            DiskFormat::Qcow2 if kind == "oxblk" => {}
+            DiskFormat::Qcow2 if server == Server::Ox => {}
             DiskFormat::Qcow2 => {
                 return Err(unsupported("format=qcow2 with the kernel's back end"));
             }
