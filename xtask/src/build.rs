@@ -9,13 +9,14 @@ use crate::host;
 use crate::provision::sysroot::{self, Sysroot};
 
 /// All packages for the bare machine.
-pub const PACKAGES: [&str; 9] = [
+pub const PACKAGES: [&str; 10] = [
     "oxen",
     "oxen-guest-runtime",
     "oxen-bench-guest",
     "oxen-disk-guest",
     "oxen-hostile-guest",
     "oxen-grants-guest",
+    "oxen-network-guest",
     "oxen-registers-guest",
     "oxen-spin-guest",
     "oxen-visitor-guest",

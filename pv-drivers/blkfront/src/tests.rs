@@ -36,9 +36,9 @@ impl Map {
 #[test]
 fn the_ends_come_together() {
     let mut store = Map::default();
-    assert_eq!(Ends::of_disk(&mut store, 51712), Err(Refused::NoDevice));
+    assert_eq!(Ends::of(&mut store, KIND, 51712), Err(Refused::NoDevice));
     store.write("device/vbd/51712/backend", BACK);
-    let ends = Ends::of_disk(&mut store, 51712).expect("a disk");
+    let ends = Ends::of(&mut store, KIND, 51712).expect("a disk");
     assert_eq!(offered(&mut store, &ends), Ok(false));
     store.back("state", "2");
     assert_eq!(offered(&mut store, &ends), Ok(true));

@@ -142,7 +142,10 @@ impl Driver for Network {
 }
 
 /// What the guest says that it can do, as far as it is to be used.
-fn guest(front: &mut Nodes<'_>, offload: bool) -> Result<Guest, Failure> {
+///
+/// # Errors
+/// It says what makes no sense, or pages cannot be copied for it.
+pub fn guest(front: &mut Nodes<'_>, offload: bool) -> Result<Guest, Failure> {
     if !front.flag("request-rx-copy")? {
         return Err(front.wrong("request-rx-copy: must be 1, pages cannot be exchanged"));
     }
@@ -157,7 +160,10 @@ fn guest(front: &mut Nodes<'_>, offload: bool) -> Result<Guest, Failure> {
 }
 
 /// The guest's rings: of one queue beside its other nodes, of several below a node each.
-fn queues(front: &mut Nodes<'_>, most: u32) -> Result<Vec<Queue>, Failure> {
+///
+/// # Errors
+/// It says what makes no sense, or has more queues than were offered.
+pub fn queues(front: &mut Nodes<'_>, most: u32) -> Result<Vec<Queue>, Failure> {
     let count: u32 = front.number("multi-queue-num-queues")?.unwrap_or(1);
     if !(1..=most).contains(&count) {
         return Err(front.wrong(format!(
@@ -171,18 +177,29 @@ fn queues(front: &mut Nodes<'_>, most: u32) -> Result<Vec<Queue>, Failure> {
             } else {
                 format!("queue-{nth}/")
             };
-            let split = front.number(&format!("{below}event-channel-tx"))?;
+            let split = port(front, &format!("{below}event-channel-tx"))?;
+            let required_port = |front: &mut Nodes<'_>, key: &str| {
+                port(front, key)?.ok_or_else(|| front.wrong(format!("{key}: missing")))
+            };
             Ok(Queue {
                 transmit: front.required(&format!("{below}tx-ring-ref"))?,
                 receive: front.required(&format!("{below}rx-ring-ref"))?,
                 events: match split {
                     Some(transmit) => Events::Split {
                         transmit,
-                        receive: front.required(&format!("{below}event-channel-rx"))?,
+                        receive: required_port(front, &format!("{below}event-channel-rx"))?,
                     },
-                    None => Events::One(front.required(&format!("{below}event-channel"))?),
+                    None => Events::One(required_port(front, &format!("{below}event-channel"))?),
                 },
             })
         })
         .collect()
+}
+
+/// An event channel's port, if the node is there. 0 is none.
+fn port(front: &mut Nodes<'_>, key: &str) -> Result<Option<u32>, Failure> {
+    match front.number(key)? {
+        Some(0) => Err(front.wrong(format!("{key}: 0 is no port"))),
+        port => Ok(port),
+    }
 }

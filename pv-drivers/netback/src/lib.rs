@@ -6,7 +6,7 @@
 //! * [`queue`]: a pair of rings and a queue of the TAP interface; [`transmit`] and [`receive`] are its two directions;
 //! * [`tap`], [`vnet`]: the interface, and the header that goes before each packet there;
 //! * [`machine`]: grants and interface as the two directions see them, so that they run in tests without either;
-//! * [`credit`], [`filter`]: limits on what a guest sends;
+//! * [`credit`]: a limit on what a guest sends; [`drops`]: what goes no further;
 //! * [`hotplug`]: bridges for the network cards that Linux's own back end serves.
 //!
 //! Packets are copied between granted pages and memory of the worker, many with one call; no page of a guest is mapped but its rings. Answers
@@ -17,7 +17,7 @@
 pub mod arena;
 pub mod credit;
 pub mod driver;
-pub mod filter;
+pub mod drops;
 pub mod hotplug;
 pub mod job;
 pub mod machine;

@@ -12,6 +12,7 @@ use oxen_netif::receive::{Filled, Flags, Request, Response, SLOT, layout, slots_
 use oxen_ring::{BackRing, TooSmall};
 
 use crate::arena::Arena;
+use crate::drops::{Drops, Reason};
 use crate::job::Guest;
 use crate::machine::{Interface, Pages, Store};
 use crate::transmit::is_lost;
@@ -34,6 +35,7 @@ pub struct Receive<M> {
     /// Waits, at the arena's beginning, until the guest has given enough pages.
     waiting: Option<Packet>,
     guest: Guest,
+    drops: Drops,
 }
 
 /// A packet in the arena.
@@ -75,17 +77,18 @@ enum Answer {
 }
 
 impl<M: AsRef<[AtomicU32]>> Receive<M> {
-    /// Takes a ring up, of a guest that can do so much.
+    /// Takes a ring up, of a guest that can do so much; what it cannot be given is counted.
     ///
     /// # Errors
     /// The memory is no ring.
-    pub fn attach(memory: M, guest: Guest) -> Result<Self, TooSmall> {
+    pub fn attach(memory: M, guest: Guest, drops: Drops) -> Result<Self, TooSmall> {
         Ok(Self {
             ring: BackRing::attach(memory)?,
             given: VecDeque::new(),
             arena: Arena::new(PAGES),
             waiting: None,
             guest,
+            drops,
         })
     }
 
@@ -124,6 +127,11 @@ impl<M: AsRef<[AtomicU32]>> Receive<M> {
     /// As for [`Receive::turn`].
     pub fn sleep(&mut self) -> Result<bool, Failure> {
         self.ring.sleep().map_err(of_guest)
+    }
+
+    /// Packets that the guest could not be given, by their parts.
+    pub const fn drops(&self) -> &Drops {
+        &self.drops
     }
 
     /// Takes packets that the guest has given pages for.
@@ -265,6 +273,7 @@ impl<M: AsRef<[AtomicU32]>> Receive<M> {
                     status: if copied.next().unwrap_or(false) {
                         length.cast_signed()
                     } else {
+                        self.drops.note(Reason::Given);
                         oxen_netif::Status::Error.number()
                     },
                 }

@@ -9,12 +9,12 @@ use oxen_backend::Failure;
 use oxen_config::vif::Mac;
 use oxen_netif::extra::{Extra, Gso, GsoKind};
 use oxen_netif::receive::{Flags, Request, Response};
-use oxen_netif::transmit::slots;
+use oxen_netif::transmit::{Flaw, slots};
 use oxen_netif::{PAGE, Status};
 use oxen_ring::FrontRing;
 use proptest::prelude::*;
 
-use crate::filter::Filter;
+use crate::drops::{Drops, Reason};
 use crate::job::Guest;
 use crate::machine::{Fetch, Interface, Pages, Store};
 use crate::receive::{End, Receive};
@@ -32,6 +32,10 @@ const ALL: Guest = Guest {
     blank6: true,
     tells: true,
 };
+
+fn drops() -> Drops {
+    Drops::new("domain 3")
+}
 
 fn ring() -> Memory {
     (0..PAGE / 4).map(|_| AtomicU32::new(0)).collect()
@@ -108,10 +112,9 @@ impl Sender {
     fn new() -> Self {
         let memory = ring();
         let front = FrontRing::new(memory.clone()).expect("room");
-        let filter = Filter::new(Mac(MAC));
         Self {
             front,
-            back: Transmit::attach(memory, Some(filter)).expect("room"),
+            back: Transmit::attach(memory, Some(Mac(MAC)), drops()).expect("room"),
             pages: Granted::default(),
             wire: Wire::default(),
             next: 100,
@@ -206,6 +209,35 @@ fn spoofed_flawed_and_revoked_packets_are_not_sent() {
         guest.answers(),
         [Status::Dropped, error, error, error, okay, okay]
     );
+    let source = Reason::Source(Mac([2, 0, 0, 0, 0, 9]));
+    for reason in [
+        source,
+        Reason::Flaw(Flaw::Short),
+        Reason::Grant,
+        Reason::Headers,
+    ] {
+        assert_eq!(guest.back.drops().count(reason), 1, "{reason}");
+    }
+}
+
+/// The kernel would take a packet for what it is said to be.
+#[test]
+fn what_is_to_be_cut_is_what_it_is_said_to_be() {
+    let mut guest = Sender::new();
+    let tcp = packet(MAC, 3000);
+    let mut udp = tcp.clone();
+    udp[23] = 17;
+    for (kind, bytes) in [
+        (GsoKind::Tcp6, &tcp),
+        (GsoKind::Tcp4, &udp),
+        (GsoKind::Tcp4, &tcp),
+    ] {
+        guest.send(bytes, &[], true, Some(Gso { kind, size: 1448 }));
+    }
+    guest.turn().expect("an honest guest");
+    assert_eq!(guest.wire.sent.len(), 1);
+    assert_eq!(guest.wire.sent[0].1, tcp);
+    assert_eq!(guest.back.drops().count(Reason::Segments), 2);
 }
 
 #[test]
@@ -215,7 +247,7 @@ fn a_broken_ring_is_named() {
     // The guest's own index runs away.
     let memory = ring();
     memory[0].store(300, Ordering::Relaxed);
-    guest.back = Transmit::attach(memory, None).expect("room");
+    guest.back = Transmit::attach(memory, None, drops()).expect("room");
     let failure = guest.turn().expect_err("no honest guest");
     assert!(
         matches!(&failure, Failure::Guest(text) if text.contains("transmit ring")),
@@ -228,7 +260,7 @@ fn a_successor_sends_what_was_not_answered() {
     let memory = ring();
     let mut guest = Sender::new();
     guest.front = FrontRing::new(memory.clone()).expect("room");
-    guest.back = Transmit::attach(memory.clone(), None).expect("room");
+    guest.back = Transmit::attach(memory.clone(), None, drops()).expect("room");
     for _ in 0..3 {
         guest.send(&packet(MAC, 60), &[], false, None);
     }
@@ -237,7 +269,7 @@ fn a_successor_sends_what_was_not_answered() {
     for size in [70, 80] {
         guest.send(&packet(MAC, size), &[50], false, None);
     }
-    guest.back = Transmit::attach(memory, None).expect("room");
+    guest.back = Transmit::attach(memory, None, drops()).expect("room");
     assert!(guest.back.sleep().expect("an honest guest"));
     guest.turn().expect("an honest guest");
     let sizes: Vec<usize> = guest.wire.sent.iter().map(|sent| sent.1.len()).collect();
@@ -276,7 +308,7 @@ impl Receiver {
         let front = FrontRing::new(memory.clone()).expect("room");
         Self {
             front,
-            back: Receive::attach(memory, guest).expect("room"),
+            back: Receive::attach(memory, guest, drops()).expect("room"),
             pages: Granted::default(),
             wire: Wire::default(),
             given: 0,

@@ -5,14 +5,16 @@ use std::sync::atomic::AtomicU32;
 
 use arrayvec::ArrayVec;
 use oxen_backend::Failure;
-use oxen_netif::headers::{HEAD, transport};
+use oxen_config::vif::Mac;
+use oxen_netif::extra::{Gso, GsoKind};
+use oxen_netif::headers::{HEAD, is_ipv6, transport};
 use oxen_netif::transmit::{Assembler, Packet, REQUEST, RESPONSE, SLOTS_MAX};
 use oxen_netif::{PAGE, Status};
 use oxen_ring::{BackRing, TooSmall};
 use rustix::io::Errno;
 
 use crate::arena::Arena;
-use crate::filter::Filter;
+use crate::drops::{Drops, Reason};
 use crate::machine::{Fetch, Interface, Pages};
 use crate::vnet::{Checksum, Header};
 
@@ -27,7 +29,9 @@ pub struct Transmit<M> {
     ring: BackRing<M, REQUEST, RESPONSE>,
     assembler: Assembler,
     arena: Arena,
-    filter: Option<Filter>,
+    /// The guest's address, where it may send from that only.
+    own: Option<Mac>,
+    drops: Drops,
 }
 
 /// What came of a turn.
@@ -40,16 +44,17 @@ pub struct Turn {
 }
 
 impl<M: AsRef<[AtomicU32]>> Transmit<M> {
-    /// Takes a ring up. Without a filter packets from any address pass.
+    /// Takes a ring up. Without an `own` address packets from any address pass; what does not is counted.
     ///
     /// # Errors
     /// The memory is no ring.
-    pub fn attach(memory: M, filter: Option<Filter>) -> Result<Self, TooSmall> {
+    pub fn attach(memory: M, own: Option<Mac>, drops: Drops) -> Result<Self, TooSmall> {
         Ok(Self {
             ring: BackRing::attach(memory)?,
             assembler: Assembler::new(),
             arena: Arena::new(PAGES),
-            filter,
+            own,
+            drops,
         })
     }
 
@@ -91,10 +96,17 @@ impl<M: AsRef<[AtomicU32]>> Transmit<M> {
                 whole &= copied.next().unwrap_or(false);
                 bytes.extend(memory.next().map(|page| &page[..length]));
             }
-            let status = if packet.flaw.is_none() && whole {
-                send(packet, &bytes, self.filter.as_mut(), interface)?
-            } else {
-                Status::Error
+            let outcome = match packet.flaw {
+                Some(flaw) => Err(Reason::Flaw(flaw)),
+                None if !whole => Err(Reason::Grant),
+                None => send(packet, &bytes, self.own, interface)?,
+            };
+            let status = match outcome {
+                Ok(()) => Status::Okay,
+                Err(reason) => {
+                    self.drops.note(reason);
+                    answer(reason)
+                }
             };
             for response in packet.responses(status) {
                 (self.ring.respond(&response.encode()))
@@ -113,6 +125,11 @@ impl<M: AsRef<[AtomicU32]>> Transmit<M> {
     /// As for [`Transmit::turn`].
     pub fn sleep(&mut self) -> Result<bool, Failure> {
         self.ring.sleep().map_err(of_guest)
+    }
+
+    /// Packets that went no further.
+    pub const fn drops(&self) -> &Drops {
+        &self.drops
     }
 
     /// The next whole packet.
@@ -151,21 +168,32 @@ fn fetch(packets: &[Packet], pages: &mut impl Pages, arena: &mut Arena) -> io::R
     pages.fetch(copies.collect())
 }
 
-/// Sends a packet and says how it went.
+/// What the guest is told of a packet that goes no further.
+const fn answer(reason: Reason) -> Status {
+    match reason {
+        Reason::Source(_) => Status::Dropped,
+        _ => Status::Error,
+    }
+}
+
+/// Sends a packet, or says why it goes no further.
 fn send(
     packet: &Packet,
     bytes: &[&[u8]],
-    filter: Option<&mut Filter>,
+    own: Option<Mac>,
     interface: &mut impl Interface,
-) -> Result<Status, Failure> {
+) -> Result<Result<(), Reason>, Failure> {
     let mut head: ArrayVec<u8, HEAD> = ArrayVec::new();
     for part in bytes {
         let length = part.len().min(head.remaining_capacity());
         // There is room for as much.
         let _ = head.try_extend_from_slice(&part[..length]);
     }
-    if filter.is_some_and(|filter| !filter.passes(&head)) {
-        return Ok(Status::Dropped);
+    // A packet has an Ethernet header at least, or a flaw.
+    let source = head.get(6..12).and_then(|source| source.try_into().ok());
+    let source = Mac(source.unwrap_or_default());
+    if own.is_some_and(|own| own != source) {
+        return Ok(Err(Reason::Source(source)));
     }
     let mut header = Header {
         gso: packet.gso,
@@ -173,8 +201,12 @@ fn send(
     };
     if packet.checksum_blank {
         let Some(found) = transport(&head) else {
-            return Ok(Status::Error);
+            return Ok(Err(Reason::Headers));
         };
+        let as_said = |gso: Gso| found.is_tcp() && is_ipv6(&head) == (gso.kind == GsoKind::Tcp6);
+        if !packet.gso.is_none_or(as_said) {
+            return Ok(Err(Reason::Segments));
+        }
         header.checksum = Checksum::Blank {
             start: found.start,
             place: found.checksum,
@@ -182,13 +214,13 @@ fn send(
         header.headers = found.payload;
     }
     match interface.send(&header, bytes) {
-        Ok(()) => Ok(Status::Okay),
+        Ok(()) => Ok(Ok(())),
         // The interface is not there any more, or is not ours.
         Err(error) if is_lost(&error) => {
             Err(Failure::Host(format!("its interface is lost: {error}")))
         }
         // Not a packet that the kernel takes, it is short of memory, or the interface is down.
-        Err(_) => Ok(Status::Error),
+        Err(_) => Ok(Err(Reason::Kernel)),
     }
 }
 

@@ -15,7 +15,7 @@ use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::{GrantMapping, Grants};
 
 use crate::credit::Credit;
-use crate::filter::Filter;
+use crate::drops::Drops;
 use crate::job::{Events, Job};
 use crate::machine::GuestPages;
 use crate::queue::{Ports, Queue};
@@ -90,10 +90,11 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
             })
         };
         let small = |error| Failure::Host(format!("ring: {error}"));
-        let filter = job.filter.then(|| Filter::new(job.mac));
+        let own = job.filter.then_some(job.mac);
+        let drops = || Drops::new(format!("domain {}, interface {name}", job.domid));
         Ok(Queue {
-            transmit: Transmit::attach(map(queue.transmit)?, filter).map_err(small)?,
-            receive: Receive::attach(map(queue.receive)?, job.guest).map_err(small)?,
+            transmit: Transmit::attach(map(queue.transmit)?, own, drops()).map_err(small)?,
+            receive: Receive::attach(map(queue.receive)?, job.guest, drops()).map_err(small)?,
             ports: bind(events, job.domid, queue.events)?,
             pages: GuestPages {
                 grants,

@@ -4,6 +4,8 @@ use crate::ETHERNET_HEADER;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Place of the checksum in TCP's header.
+const TCP_CHECKSUM: u16 = 16;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86DD;
 /// Tags of virtual networks, of which there may be two.
@@ -22,6 +24,13 @@ pub struct Transport {
     pub payload: u16,
 }
 
+impl Transport {
+    /// Whether it is TCP's, rather than UDP's.
+    pub const fn is_tcp(&self) -> bool {
+        self.checksum == TCP_CHECKSUM
+    }
+}
+
 /// Finds the TCP or UDP header in a packet's first bytes; `None` if it has none, or only a part of one, or it is itself only a part.
 pub fn transport(head: &[u8]) -> Option<Transport> {
     let (kind, at) = network(head)?;
@@ -31,7 +40,10 @@ pub fn transport(head: &[u8]) -> Option<Transport> {
         _ => return None,
     };
     let (checksum, length) = match protocol {
-        TCP => (16, usize::from(head.get(start + 12)? >> 4) * 4),
+        TCP => (
+            TCP_CHECKSUM.into(),
+            usize::from(head.get(start + 12)? >> 4) * 4,
+        ),
         UDP => (6, 8),
         _ => return None,
     };

@@ -123,6 +123,17 @@ pub enum Flaw {
     Checksum,
 }
 
+impl fmt::Display for Flaw {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => out.write_str("shorter than an Ethernet header"),
+            Self::Parts => out.write_str("with parts that are longer than the whole"),
+            Self::Slots => write!(out, "of more than {SLOTS_MIN} parts"),
+            Self::Checksum => out.write_str("to be cut, with a complete checksum"),
+        }
+    }
+}
+
 /// What no working peer does. Its device is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {

@@ -2,11 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use arrayvec::ArrayString;
-use oxen_abi::event_channel::cmd;
-use oxen_blkfront::{Disk, Ends, Front, Refused, Store, Unasked};
+use oxen_blkfront::{Disk, Ends, Front, KIND, Refused, Unasked};
 use oxen_blkif::Kind;
-use oxen_guest_runtime::hypercall::{self, SELF};
 use oxen_guest_runtime::xenstore::Xenstore;
 use oxen_guest_runtime::{events, grants};
 
@@ -56,25 +53,9 @@ impl<const N: usize> Shared<N> {
     }
 }
 
-/// Xenstore as the front end wants it.
-pub struct Nodes(Xenstore);
-
-impl Store for Nodes {
-    fn read(&mut self, path: &str) -> Option<ArrayString<128>> {
-        let mut value = [0; 128];
-        let length = self.0.read(path, &mut value)?;
-        let text = core::str::from_utf8(&value[..length]).ok()?;
-        ArrayString::from(text).ok()
-    }
-
-    fn write(&mut self, path: &str, value: &str) -> bool {
-        self.0.write(path, value.as_bytes())
-    }
-}
-
 /// The device.
 pub struct Device {
-    pub nodes: Nodes,
+    pub nodes: Xenstore,
     pub ends: Ends,
     pub port: u32,
     pub front: Front<&'static [AtomicU32]>,
@@ -83,8 +64,8 @@ pub struct Device {
 impl Device {
     /// With all its pages granted; the back end does not know of them yet.
     pub fn new() -> Self {
-        let mut nodes = Nodes(Xenstore::open());
-        let ends = Ends::of_disk(&mut nodes, NUMBER).expect("this guest has no disk xvda");
+        let mut nodes = Xenstore::open();
+        let ends = Ends::of(&mut nodes, KIND, NUMBER).expect("this guest has no disk xvda");
         grants::grant(RING_GRANT, BACK_END, RING.address());
         for page in 0..PAGES {
             grants::grant(
@@ -96,7 +77,7 @@ impl Device {
         Self {
             nodes,
             ends,
-            port: new_port(),
+            port: events::new_port(BACK_END),
             front: Front::new(RING.words()).expect("a page"),
         }
     }
@@ -169,13 +150,4 @@ impl Device {
 pub fn look_again() {
     const LOOK_NANOS: u64 = 1_000_000;
     events::nap(LOOK_NANOS);
-}
-
-/// A port that the back end may bind to.
-fn new_port() -> u32 {
-    // evtchn_alloc_unbound: domain, remote domain, port.
-    let mut argument = [u32::from(SELF) | u32::from(BACK_END) << 16, 0];
-    let result = hypercall::event_channel_op(cmd::ALLOC_UNBOUND, &mut argument);
-    assert!(result == 0, "alloc_unbound: {result}");
-    argument[1]
 }

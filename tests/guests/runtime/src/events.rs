@@ -52,6 +52,15 @@ pub fn bind_ipi(vcpu: u32) -> u32 {
     argument[1]
 }
 
+/// A port that another domain may bind to.
+pub fn new_port(domain: u16) -> u32 {
+    // evtchn_alloc_unbound: domain, remote domain, port.
+    let mut argument = [u32::from(SELF) | u32::from(domain) << 16, 0];
+    let result = hypercall::event_channel_op(event_channel::cmd::ALLOC_UNBOUND, &mut argument);
+    assert!(result == 0, "alloc_unbound: {result}");
+    argument[1]
+}
+
 /// A port for the first vCPU's timer.
 pub fn bind_timer() -> u32 {
     let mut argument = [event_channel::Virq::TIMER.0, 0, 0];

@@ -2,6 +2,7 @@
 
 use oxen_abi::event_channel::cmd;
 use oxen_abi::hvm::param;
+use oxen_frontend::{Store, Text};
 
 use crate::ring::parameter;
 use crate::{events, hypercall};
@@ -121,5 +122,18 @@ impl Xenstore {
 
     fn word(&self, offset: usize) -> *mut u32 {
         core::ptr::with_exposed_provenance_mut(self.page + offset)
+    }
+}
+
+/// As front ends of PV devices want it.
+impl Store for Xenstore {
+    fn read(&mut self, path: &str) -> Option<Text> {
+        let mut value = [0; Text::new_const().capacity()];
+        let length = Self::read(self, path, &mut value)?;
+        Text::from(core::str::from_utf8(&value[..length]).ok()?).ok()
+    }
+
+    fn write(&mut self, path: &str, value: &str) -> bool {
+        Self::write(self, path, value.as_bytes())
     }
 }
