@@ -20,6 +20,7 @@ mod kills;
 mod ledger;
 mod lives;
 mod many;
+mod network_attacks;
 mod networks;
 mod pending;
 mod power_cut;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         bad_requests::cases,
         kills::cases,
         networks::cases,
+        network_attacks::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -22,8 +22,19 @@ use core::fmt;
 
 pub use negotiate::{Channels, KIND, Mac, Offer, Queue, Wants, announce, connected, offered};
 pub use oxen_frontend::{Ends, Refused, Store};
-pub use receive::{Frame, Part, Receiver};
+pub use receive::{Frame, Receiver};
 pub use send::{FrameId, Offloads, Sender, Unsent};
+
+/// Bytes of a frame, all in one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Grant of the page that they are in.
+    pub grant: u32,
+    /// First byte; the part ends within the page.
+    pub offset: u16,
+    /// Bytes.
+    pub length: u16,
+}
 
 /// What the back end got wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,21 +9,10 @@ use oxen_netif::receive::{Flags, Request, Response, SLOT};
 use oxen_netif::transmit::SLOTS_MAX;
 use oxen_ring::{FrontRing, Full, TooSmall};
 
-use crate::Fault;
+use crate::{Fault, Part};
 
 /// Slots of a ring of one page.
 const SLOTS: usize = 256;
-
-/// Bytes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Grant of the page that they are in.
-    pub grant: u32,
-    /// First byte; the part ends within the page.
-    pub offset: u16,
-    /// Bytes.
-    pub length: u16,
-}
 
 /// A frame. All pages that it names are the guest's again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,13 @@
 use core::fmt;
 use core::sync::atomic::AtomicU32;
 
+use arrayvec::ArrayVec;
 use oxen_netif::extra::Gso;
 use oxen_netif::transmit::{REQUEST, RESPONSE, Response, slots};
 use oxen_netif::{ETHERNET_HEADER, PAGE, SLOTS_MIN, Status};
 use oxen_ring::{FrontRing, TooSmall};
 
-use crate::Fault;
+use crate::{Fault, Part};
 
 /// Slots of a ring of one page.
 const SLOTS: usize = 256;
@@ -109,16 +110,11 @@ impl<M: AsRef<[AtomicU32]>> Sender<M> {
         })
     }
 
-    /// Sends a frame of parts, each of them a granted page, the first byte in it and a number of bytes. The pages are the back end's
-    /// until [`Sender::collect`] names the frame.
+    /// Sends a frame of so many parts. Their pages are the back end's until [`Sender::collect`] names the frame.
     ///
     /// # Errors
     /// There is no room, or this is no frame.
-    pub fn send(
-        &mut self,
-        parts: &[(u32, u16, u16)],
-        offloads: Offloads,
-    ) -> Result<FrameId, Unsent> {
+    pub fn send(&mut self, parts: &[Part], offloads: Offloads) -> Result<FrameId, Unsent> {
         judge(parts, offloads)?;
         let extras = usize::from(offloads.gso.is_some());
         let first = self.next;
@@ -128,7 +124,10 @@ impl<M: AsRef<[AtomicU32]>> Sender<M> {
         if !free || (self.ring.room() as usize) < parts.len() + extras {
             return Err(Unsent::Full);
         }
-        for slot in slots(parts, offloads.checksum, offloads.gso, first) {
+        let plain: ArrayVec<(u32, u16, u16), SLOTS_MIN> = (parts.iter())
+            .map(|part| (part.grant, part.offset, part.length))
+            .collect();
+        for slot in slots(&plain, offloads.checksum, offloads.gso, first) {
             self.ring.ask(&slot).map_err(|_| Unsent::Full)?;
         }
         for id in ids {
@@ -195,12 +194,12 @@ impl<M: AsRef<[AtomicU32]>> Sender<M> {
     }
 }
 
-fn judge(parts: &[(u32, u16, u16)], offloads: Offloads) -> Result<(), Unsent> {
+fn judge(parts: &[Part], offloads: Offloads) -> Result<(), Unsent> {
     if parts.len() > SLOTS_MIN {
         return Err(Unsent::Parts);
     }
     let mut size = 0;
-    for &(_, offset, length) in parts {
+    for &Part { offset, length, .. } in parts {
         if length == 0 || usize::from(offset) + usize::from(length) > PAGE {
             return Err(Unsent::Page);
         }

@@ -323,7 +323,11 @@ impl Sending {
             let mut page = vec![0; offset];
             page.extend(now);
             self.pages.0.insert(grant, page);
-            parts.push((grant, offset as u16, now.len() as u16));
+            parts.push(Part {
+                grant,
+                offset: offset as u16,
+                length: now.len() as u16,
+            });
             rest = later;
         }
         self.front.send(&parts, offloads)
@@ -349,23 +353,27 @@ fn what_is_no_frame_is_not_sent() {
         checksum: false,
         gso: Some(GSO),
     };
-    let long = [(1, 0, 4096); 16];
-    let cases: [(&[(u32, u16, u16)], Offloads, Unsent); 7] = [
+    let part = |offset, length| Part {
+        grant: 1,
+        offset,
+        length,
+    };
+    let cases: [(&[Part], Offloads, Unsent); 7] = [
         (&[], none, Unsent::Short),
-        (&[(1, 0, 13)], none, Unsent::Short),
-        (&[(1, 0, 60), (1, 7, 0)], none, Unsent::Page),
-        (&[(1, 4095, 60)], none, Unsent::Page),
-        (&long, none, Unsent::Long),
-        (&[(1, 0, 60); 19], none, Unsent::Parts),
-        (&[(1, 0, 60)], cut, Unsent::Checksum),
+        (&[part(0, 13)], none, Unsent::Short),
+        (&[part(0, 60), part(7, 0)], none, Unsent::Page),
+        (&[part(4095, 60)], none, Unsent::Page),
+        (&[part(0, 4096); 16], none, Unsent::Long),
+        (&[part(0, 60); 19], none, Unsent::Parts),
+        (&[part(0, 60)], cut, Unsent::Checksum),
     ];
     for (parts, offloads, why) in cases {
         assert_eq!(front.send(parts, offloads), Err(why));
     }
     for _ in 0..256 {
-        front.send(&[(1, 0, 60)], none).expect("room");
+        front.send(&[part(0, 60)], none).expect("room");
     }
-    assert_eq!(front.send(&[(1, 0, 60)], none), Err(Unsent::Full));
+    assert_eq!(front.send(&[part(0, 60)], none), Err(Unsent::Full));
 }
 
 #[test]
@@ -567,7 +575,7 @@ proptest! {
         let mut front = Sender::new(memory.clone()).expect("a page");
         let mut back = BackRing::<_, 3, 1>::attach(memory).expect("a page");
         let mut open: Vec<_> = (0..60).map(|_| {
-            front.send(&[(1, 0, 60), (2, 0, 60)], Offloads { checksum: true, gso: Some(GSO) }).expect("room")
+            front.send(&[Part { grant: 1, offset: 0, length: 60 }; 2], Offloads { checksum: true, gso: Some(GSO) }).expect("room")
         }).collect();
         let _ = front.publish();
         for &(id, status, ..) in &answers {
