@@ -71,7 +71,7 @@ struct Open {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     /// Slots without an answer.
-    left: usize,
+    left: u8,
     status: Status,
 }
 
@@ -135,7 +135,7 @@ impl<M: AsRef<[AtomicU32]>> Sender<M> {
             self.next = id.wrapping_add(1);
         }
         self.frames[place(first)] = Some(Pending {
-            left: parts.len(),
+            left: parts.len() as u8,
             status: Status::Okay,
         });
         self.extras += extras;
