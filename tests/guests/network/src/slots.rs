@@ -8,6 +8,7 @@ use oxen_netif::Status;
 use oxen_netif::receive;
 use oxen_netif::transmit::{Flags, REQUEST, Request, Response};
 
+use crate::attacks::served;
 use crate::card::{Card, RECEIVE_RING, RECEIVED_GRANT, SEND_RING, SENT_GRANT, look_again};
 use crate::frames::{self, HEADER};
 
@@ -169,11 +170,13 @@ pub const DROPPED: &[Attack] = &[
         }
     }),
     ("answers' index overwritten", |card| {
+        // Who takes the ring up begins where that index is: so after that.
+        served(card);
         SEND_RING.words()[2].store(12345, Ordering::SeqCst);
         SEND_RING.words()[3].store(777, Ordering::SeqCst);
         card.fill(0, 0, &frames::plain(card.mac));
         raw(card, &[slot(0, Flags::empty(), 60)]);
-        while SEND_RING.words()[2].load(Ordering::SeqCst) != 1 {
+        while SEND_RING.words()[2].load(Ordering::SeqCst) != 2 {
             look_again();
         }
         answered(card, 1, Status::Okay);
