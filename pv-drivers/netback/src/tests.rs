@@ -284,7 +284,7 @@ fn a_successor_tells_the_guest_although_there_is_nothing_to_do() {
     let mut guest = Sender::new();
     guest.front = FrontRing::new(memory.clone()).expect("room");
     for _ in 0..2 {
-        guest.back = Transmit::attach(memory.clone(), None).expect("room");
+        guest.back = Transmit::attach(memory.clone(), None, drops()).expect("room");
         let turns = [(); 2].map(|()| guest.turn().expect("an honest guest"));
         assert_eq!(turns.map(|turn| turn.notify), [true, false]);
     }
