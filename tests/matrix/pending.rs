@@ -2,9 +2,14 @@
 //! An entry goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST)];
+const PENDING: &[(&str, &str)] = &[
+    ("kvm::", NO_HOST),
+    ("bochs::networks::hostile_guest", NOT_TO_ITS_END),
+];
 
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
+
+const NOT_TO_ITS_END: &str = "it has not been run to its end there yet";
 
 /// Why a test is skipped, if it is.
 pub fn reason(test: &str) -> Option<&'static str> {
