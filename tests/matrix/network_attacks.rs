@@ -31,14 +31,14 @@ const REASONS: &[&str] = &[
     "segmentation of the unknown kind 3",
     "segmentation into segments of 0 bytes",
     "a list of multicast addresses was not offered",
-    "tx-ring-ref: \"-1\" is no number in range",
+    r#"tx-ring-ref: \"-1\" is no number in range"#,
     "page 400 cannot be mapped",
     "event-channel-tx: 0 is no port",
-    "event-channel-rx: \"x\" is no number in range",
+    r#"event-channel-rx: \"x\" is no number in range"#,
     "event channel 4000 cannot be bound",
     "multi-queue-num-queues: 4294967295, where 1 to 1 were offered",
     "request-rx-copy: must be 1",
-    "feature-sg: \"perhaps\" is no number in range",
+    r#"feature-sg: \"perhaps\" is no number in range"#,
     "feature-gso-tcpv4: a value of 300 bytes",
 ];
 
