@@ -2,9 +2,8 @@
 
 #[cfg(not(all(test, feature = "loom")))]
 pub use core::sync::atomic;
-/// It serves in the order of asking: a CPU that takes it again and again keeps no other out.
 #[cfg(not(all(test, feature = "loom")))]
-pub use spin::mutex::TicketMutex as Mutex;
+pub use spin::Mutex;
 
 #[cfg(all(test, feature = "loom"))]
 pub use all_orders::Mutex;

@@ -10,8 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use oxen_core::log_ring::LogRing;
-// One that a panic can break, held or not.
-use spin::mutex::SpinMutex as Mutex;
+use spin::Mutex;
 
 /// Bytes of the log that are kept.
 const LOG_CAPACITY: usize = 64 * 1024;

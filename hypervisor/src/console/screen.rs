@@ -1,7 +1,7 @@
 //! The screen, for machines without a serial port: VGA text or the loader's linear framebuffer, until dom0 takes it.
 
 use font8x8::legacy::BASIC_LEGACY;
-use spin::mutex::SpinMutex as Mutex;
+use spin::Mutex;
 
 use crate::boot::loader::Framebuffer;
 use crate::memory::paging::{self, Permission};

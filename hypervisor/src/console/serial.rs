@@ -1,6 +1,6 @@
 //! The 16550 serial port.
 
-use spin::mutex::SpinMutex as Mutex;
+use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::spec::registers::{IER, LSR};
 use uart_16550::{BaudRate, Config, Uart16550};

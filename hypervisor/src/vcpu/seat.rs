@@ -32,7 +32,11 @@ impl Seat {
             // Only vCPUs of this machine's one backend are made.
             match self.had(self.0.take(cpu::current().id())) {
                 Asked::Taken(state) => return state.downcast().ok(),
-                Asked::Elsewhere(_) => core::hint::spin_loop(),
+                Asked::Elsewhere(_) => {
+                    while self.0.is_awaited() {
+                        core::hint::spin_loop();
+                    }
+                }
                 Asked::Gone => return None,
             }
         }

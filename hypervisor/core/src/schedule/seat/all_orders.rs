@@ -113,6 +113,29 @@ fn a_wish_is_for_the_cpu_that_has_the_state_and_not_for_the_one_before() {
 }
 
 #[test]
+fn who_waits_without_the_lock_gets_the_state() {
+    model(3, || {
+        let world = World::held_by_first();
+        let other = thread::spawn({
+            let world = world.clone();
+            move || {
+                while !world.tell(&world.seat.take(SECOND)) {
+                    while world.seat.is_awaited() {
+                        thread::yield_now();
+                    }
+                }
+            }
+        });
+        let mut given_up = world.idle(FIRST);
+        while !given_up {
+            thread::yield_now();
+            given_up = world.go_on(FIRST);
+        }
+        other.join().expect("it ends");
+    });
+}
+
+#[test]
 fn one_state_is_had_by_one_cpu() {
     model(3, || {
         let world = World::default();

@@ -17,6 +17,9 @@ pub struct Seat<T> {
     place: Mutex<Place<T>>,
     /// Somebody waits for the state, and the CPU that has it was made to look. Changes with `place` locked only.
     wanted: AtomicBool,
+    /// A CPU has the state. Changes with `place` locked only. Whoever waits looks at this: by taking the lock again and again it
+    /// would keep out the very CPU that is to put the state back.
+    away: AtomicBool,
     /// The vCPU ends: nobody takes it any more.
     closed: AtomicBool,
 }
@@ -36,8 +39,7 @@ enum Place<T> {
 pub enum Asked<T> {
     /// This is it.
     Taken(T),
-    /// A CPU has it and gives it up soon: try again, which does not keep that CPU from the seat, as locks serve in order. It must
-    /// be made to look, if it is named.
+    /// A CPU has it and gives it up soon: try again. It must be made to look, if it is named.
     Elsewhere(Option<CpuId>),
     /// It is not to be had any more.
     Gone,
@@ -49,6 +51,7 @@ impl<T> Seat<T> {
         Self {
             place: Mutex::new(Place::Nowhere),
             wanted: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
     }
@@ -68,7 +71,15 @@ impl<T> Seat<T> {
 
     /// Puts the saved state back; called by the CPU that has it.
     pub fn put_back(&self, state: T) {
-        *self.place.lock() = Place::Here(state);
+        let mut place = self.place.lock();
+        *place = Place::Here(state);
+        self.away.store(false, Ordering::Release);
+    }
+
+    /// Whether one that was told to try again would be told the same: the CPU that was made to look has not put the state
+    /// back, nor has another taken it since.
+    pub fn is_awaited(&self) -> bool {
+        self.away.load(Ordering::Acquire) && self.wanted.load(Ordering::Acquire)
     }
 
     /// Whether the CPU that has the state, the calling one, is to put it back.
@@ -97,8 +108,10 @@ impl<T> Seat<T> {
             let first = !self.wanted.swap(true, Ordering::AcqRel);
             return Asked::Elsewhere(first.then_some(cpu));
         }
+        let taken = matches!(next, Place::With(_));
         match core::mem::replace(&mut *place, next) {
             Place::Here(state) => {
+                self.away.store(taken, Ordering::Release);
                 // Whoever wished for it before wished for it from another.
                 self.wanted.store(false, Ordering::Release);
                 Asked::Taken(state)
@@ -138,7 +151,29 @@ mod tests {
         assert_eq!(seat.take(SECOND), Asked::Taken('s'));
         // The next one is asked anew.
         assert!(!seat.is_wanted());
+        assert!(!seat.is_awaited());
         assert_eq!(seat.take(FIRST), Asked::Elsewhere(Some(SECOND)));
+    }
+
+    #[test]
+    fn who_waits_asks_again_when_the_state_is_back_or_with_another() {
+        let seat = Seat::new();
+        seat.fill('s');
+        assert!(!seat.is_awaited());
+        assert_eq!(seat.take(FIRST), Asked::Taken('s'));
+        assert!(!seat.is_awaited());
+        assert_eq!(seat.take(SECOND), Asked::Elsewhere(Some(FIRST)));
+        assert!(seat.is_awaited());
+        seat.put_back('s');
+        assert!(!seat.is_awaited());
+        assert_eq!(seat.take(FIRST), Asked::Taken('s'));
+        assert!(!seat.is_awaited());
+        seat.close();
+        assert_eq!(seat.withdraw(), Asked::Elsewhere(Some(FIRST)));
+        assert!(seat.is_awaited());
+        seat.put_back('s');
+        assert_eq!(seat.withdraw(), Asked::Taken('s'));
+        assert!(!seat.is_awaited());
     }
 
     #[test]
