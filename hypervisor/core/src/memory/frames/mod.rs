@@ -230,6 +230,7 @@ impl<'a> Frames<'a> {
             return None;
         }
         let (block, clean) = self.allocate(order, wanted)?;
+        let is_clean = clean.is_all(order);
         // The block is taken apart into the pieces of the run and what is left over.
         let (mut at, mut left, mut order, mut part) = (block.0 as u32, count as u32, order, clean);
         while left < 1 << order {
@@ -248,10 +249,7 @@ impl<'a> Frames<'a> {
             }
         }
         self.info[at as usize] = FrameInfo::allocated(order);
-        Some((
-            block,
-            clean.is_all(count.next_power_of_two().trailing_zeros()),
-        ))
+        Some((block, is_clean))
     }
 
     /// Gives back what [`Frames::allocate_run`] gave.
