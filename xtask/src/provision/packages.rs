@@ -97,12 +97,12 @@ fn install(missing: &[&str]) -> Result<()> {
         );
     };
     let step = Step::start(format!("installing packages: {list}"));
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
-    arguments.extend(missing);
-    if apt(&prefix, &arguments).is_err() {
-        // The lists are old or absent.
-        apt(&prefix, &["update"]).context("apt's package lists cannot be fetched")?;
-        apt(&prefix, &arguments).with_context(|| format!("packages {list} cannot be installed"))?;
+    apt_install(&prefix, missing)?;
+    // One that was there may have had to give way, such as a backport's qemu-utils to the qemu-system-x86 that is installed: it comes
+    // again, in the version that goes with the others.
+    let given_way = missing_packages();
+    if !given_way.is_empty() {
+        apt_install(&prefix, &given_way)?;
     }
     let still_missing = missing_packages();
     if !still_missing.is_empty() {
@@ -112,6 +112,18 @@ fn install(missing: &[&str]) -> Result<()> {
         );
     }
     step.done();
+    Ok(())
+}
+
+fn apt_install(prefix: &[&str], packages: &[&str]) -> Result<()> {
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    if apt(prefix, &arguments).is_err() {
+        // The lists are old or absent.
+        apt(prefix, &["update"]).context("apt's package lists cannot be fetched")?;
+        apt(prefix, &arguments)
+            .with_context(|| format!("packages {} cannot be installed", packages.join(" ")))?;
+    }
     Ok(())
 }
 
