@@ -351,6 +351,7 @@ fn new_vcpu<B: Backend>(
     let mut running = Running {
         apic: LocalApic::new(apic_page.shared(), index as u32, index == 0),
         _apic_page: apic_page,
+        shared: domain.vcpus[index].clone(),
         domain,
         index,
         hardware,

@@ -20,7 +20,7 @@ use super::{Domain, p2m, registry};
 use crate::cpu;
 use crate::memory::{frames, heap, holds, scrub};
 use crate::time::{self, Stretch};
-use crate::vcpu::{VcpuShared, schedule};
+use crate::vcpu::schedule;
 
 /// Most vCPUs of a domain.
 pub const MOST_VCPUS: u32 = 32;
@@ -264,7 +264,7 @@ impl Domain {
     }
 
     fn kick_all(&self) {
-        self.vcpus.iter().for_each(VcpuShared::kick);
+        self.vcpus.iter().for_each(|vcpu| vcpu.kick());
     }
 
     /// It may not run any more: makes those leave the guest that are in it.

@@ -58,7 +58,7 @@ pub struct Domain {
     /// Whether it controls the machine.
     pub privileged: bool,
     /// Its vCPUs.
-    pub vcpus: Box<[VcpuShared]>,
+    pub vcpus: Box<[Arc<VcpuShared>]>,
     /// Its event channels.
     pub events: EventChannels,
     /// Its frames that they write to.
@@ -108,9 +108,9 @@ impl Domain {
     /// Single blocks of the heap that a domain takes, with its vCPUs.
     pub const fn blocks(vcpus: usize) -> usize {
         const { assert!(size_of::<Self>() + 2 * size_of::<usize>() <= PAGE_SIZE) };
-        // Itself, its condition and its shares; the seat, the state and the scheduler's part of each vCPU; and the text of
+        // Itself, its condition and its shares; what is shared, the seat, the state and the scheduler's part of each vCPU; and the text of
         // what is missing if one cannot be made.
-        3 + 3 * vcpus + 2
+        3 + 4 * vcpus + 2
     }
 
     /// A domain with the given vCPUs, an empty map and no memory. `None` without memory for its own pages and lists; for its
@@ -141,7 +141,8 @@ impl Domain {
         if privileged {
             shares.weight = dom0::WEIGHT;
         }
-        let vcpus = (0..vcpus).map(|number| VcpuShared::new(VcpuId(number as u16), &life, now));
+        let vcpus =
+            (0..vcpus).map(|number| Arc::new(VcpuShared::new(VcpuId(number as u16), &life, now)));
         let vcpus = try_collect(vcpus).ok()?.into_boxed_slice();
         let runstate_areas = try_collect(vcpus.iter().map(|_| Mutex::new(None))).ok()?;
         let domain = Self {

@@ -59,7 +59,7 @@ pub fn copy<H: Vcpu>(vcpu: &Running<H>, domain: &Domain, body: u64) -> Outcome {
 /// How vCPU 0 translates addresses now.
 fn first_vcpu<H: Vcpu>(vcpu: &Running<H>, domain: &Domain) -> Result<Paging, Errno> {
     let first = domain.vcpus.first().ok_or(Errno::Fault)?;
-    if core::ptr::eq(first, vcpu.shared()) {
+    if core::ptr::eq(&**first, vcpu.shared()) {
         return Ok(guest::paging(vcpu));
     }
     // One that has not been given registers yet has paging off.

@@ -62,7 +62,7 @@ pub fn try_box<T>(value: T) -> Result<Box<T>, Errno> {
 }
 
 /// Most blocks that [`with_room`] keeps frames for.
-pub const MOST_KEPT: usize = 128;
+pub const MOST_KEPT: usize = 136;
 
 /// Frames for a CPU's blocks of at most a page each, for when there are no others.
 struct Kept {

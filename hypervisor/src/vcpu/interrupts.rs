@@ -16,11 +16,11 @@ use crate::virt::Vcpu;
 pub fn prepare<H: Vcpu>(vcpu: &mut Running<H>) {
     let Running {
         domain,
+        shared,
         hardware,
         apic,
         ..
     } = vcpu;
-    let shared = &domain.vcpus[vcpu.index];
     shared.posted.drain_into(apic);
     let by_cpu = hardware.delivers_interrupts();
     if by_cpu {
@@ -87,18 +87,23 @@ pub fn before_wait<H: Vcpu>(vcpu: &mut Running<H>) {
 
 /// Whether a halted vCPU must run again: something waits that it can take (HLT was executed with interrupts on).
 pub fn halt_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
-    fire_timer(vcpu);
-    let Running { domain, apic, .. } = vcpu;
-    let shared = &domain.vcpus[vcpu.index];
+    fire_timer(vcpu, time::ticks());
+    let Running {
+        domain,
+        shared,
+        apic,
+        ..
+    } = vcpu;
     shared.posted.drain_into(apic);
     shared.nmi_waits() || apic.deliverable().is_some() || callback(domain, shared).is_some()
 }
 
 /// Whether a polling vCPU must run again: one of its ports is pending, an interrupt waits, or the time has come.
 pub fn poll_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
-    fire_timer(vcpu);
+    let now = time::ticks();
+    fire_timer(vcpu, now);
     let shared = vcpu.shared();
-    let timed_out = shared.poll_deadline.is_due();
+    let timed_out = shared.poll_deadline.is_due(now);
     let over = timed_out || !vcpu.domain.events.is_polling(shared.id) || halt_ends(vcpu);
     if over {
         let shared = vcpu.shared();
@@ -108,10 +113,10 @@ pub fn poll_ends<H: Vcpu>(vcpu: &mut Running<H>) -> bool {
     over
 }
 
-/// Raises the timer VIRQ if the one-shot timer has come.
-pub fn fire_timer<H: Vcpu>(vcpu: &Running<H>) {
+/// Raises the timer VIRQ if the one-shot timer has come at `now`, a TSC value.
+pub fn fire_timer<H: Vcpu>(vcpu: &Running<H>, now: u64) {
     let shared = vcpu.shared();
-    if shared.timer.is_due() {
+    if shared.timer.is_due(now) {
         shared.timer.clear();
         vcpu.domain
             .events

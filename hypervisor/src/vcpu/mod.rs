@@ -30,6 +30,8 @@ pub struct Running<H> {
     pub domain: Arc<Domain>,
     /// Index in [`Domain::vcpus`].
     pub index: usize,
+    /// What is there: every exit looks at it, and should not have to look it up.
+    pub shared: Arc<VcpuShared>,
     /// Hardware state.
     pub hardware: H,
     /// General-purpose registers.
@@ -82,7 +84,7 @@ impl<H> Drop for Running<H> {
 impl<H: Vcpu> Running<H> {
     /// What other CPUs see.
     pub fn shared(&self) -> &VcpuShared {
-        &self.domain.vcpus[self.index]
+        &self.shared
     }
 
     /// Starts or restarts the vCPU, as soon as it has the CPU.

@@ -131,10 +131,11 @@ fn stay_in_guest<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64
             }
             continue;
         }
-        if limit.is_some_and(|limit| limit <= time::ticks()) {
+        let now = time::ticks();
+        if limit.is_some_and(|limit| limit <= now) {
             return;
         }
-        interrupts::fire_timer(vcpu);
+        interrupts::fire_timer(vcpu, now);
         interrupts::prepare(vcpu);
         let deadline = earliest(limit, own_deadline(vcpu));
         if armed != Some(deadline) {

@@ -86,10 +86,10 @@ impl Deadline {
         Some(self.0.load(Ordering::Relaxed)).filter(|&ticks| ticks != Self::NONE)
     }
 
-    /// Whether it has come.
-    pub fn is_due(&self) -> bool {
-        let ticks = self.0.load(Ordering::Relaxed);
-        ticks != Self::NONE && time::ticks() >= ticks
+    /// Whether it has come at `now`, a TSC value.
+    pub fn is_due(&self, now: u64) -> bool {
+        // None is the largest value, which no TSC reaches.
+        now >= self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -131,9 +131,7 @@ fn take<H: Vcpu>(vcpu: &mut Running<H>) -> Saved {
         fixed: kept.mtrr_fixed,
         default: kept.mtrr_default,
     };
-    vcpu.domain.vcpus[vcpu.index]
-        .posted
-        .drain_into(&mut vcpu.apic);
+    vcpu.shared.posted.drain_into(&mut vcpu.apic);
     if !vcpu.hardware.delivers_interrupts() {
         vcpu.apic.set_tpr(vcpu.hardware.task_priority());
     }
