@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::archive::Archive;
-use super::{cache, packages};
+use super::{cache, packages, source};
 use crate::host;
 use crate::progress::Step;
 
@@ -108,29 +106,12 @@ pub fn cached() -> PathBuf {
 fn build(work: &Path) -> Result<()> {
     let step = Step::start("building Bochs 3.0 from Debian's source (a few minutes, once)");
     let tree = work.join("source");
-    fs::create_dir(&tree)?;
-    let tarball = Archive::open(&["trixie"], true)?.download_source("bochs", &tree)?;
-    host::run_quiet(
-        Command::new("tar")
-            .arg("xf")
-            .arg(&tarball)
-            .args(["--strip-components=1", "-C"])
-            .arg(&tree),
-    )?;
+    source::unpack("trixie", "bochs", &tree)?;
     correct(&tree)?;
     step.detail("configure");
-    host::run_quiet(Command::new("./configure").args(OPTIONS).current_dir(&tree))
-        .context("Bochs cannot be configured")?;
+    source::configure(&tree, OPTIONS)?;
     step.detail("make");
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    // Someone may be working at this machine meanwhile.
-    host::run_quiet(
-        Command::new("nice")
-            .arg("make")
-            .arg(format!("-j{jobs}"))
-            .current_dir(&tree),
-    )
-    .context("Bochs does not build")?;
+    source::make(&tree, &[])?;
     fs::create_dir(work.join("bin"))?;
     fs::copy(tree.join("bochs"), work.join(BINARY))?;
     fs::remove_dir_all(tree)?;

@@ -88,7 +88,15 @@ pub(crate) fn clear() -> Result<()> {
 }
 
 fn is_ours(name: &str) -> bool {
-    const PREFIXES: [&str; 6] = ["apt", "bochs", "grub-", "linux-", "rust-src-", "xen-"];
+    const PREFIXES: [&str; 7] = [
+        "apt",
+        "bochs",
+        "fio-",
+        "grub-",
+        "linux-",
+        "rust-src-",
+        "xen-",
+    ];
     PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
@@ -101,6 +109,7 @@ mod tests {
         for name in [
             "apt",
             "bochs",
+            "fio-3.33-static",
             "grub-pvh",
             "linux-sid",
             "linux-sid.lock",

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod bochs;
 mod cache;
+pub mod fio;
 mod grub;
 pub mod initrd;
 pub mod kernels;
@@ -14,6 +15,7 @@ pub mod newc;
 mod packages;
 mod peer;
 pub mod plain;
+mod source;
 pub mod sysroot;
 mod toolstack;
 mod xen;
