@@ -10,7 +10,7 @@ use crate::domain::registry;
 use crate::memory::{frames, heap};
 use crate::stop::{self, Reason};
 use crate::time;
-use crate::vcpu::exits::Summary;
+use crate::vcpu::counters::{self, Exits, Work};
 
 type Action = fn();
 
@@ -27,7 +27,11 @@ const KEYS: &[(u8, &str, Action)] = &[
         show_log,
     ),
     (b'm', "memory", show_memory),
-    (b'x', "exits of the domains", show_exits),
+    (
+        b'x',
+        "exits and calls of the domains, and where the time goes from the first press on",
+        show_exits,
+    ),
     (b't', "time", show_time),
     (b'R', "reset the machine", || {
         stop::finish(Reason::Reboot, format_args!("by debug key"))
@@ -107,9 +111,16 @@ fn show_domains() {
 }
 
 fn show_exits() {
+    counters::time_guest_mode();
     for domain in registry::all() {
-        console::print(format_args!("domain {}: {}\n", domain.id, Summary(&domain)));
+        console::print(format_args!("domain {}: {}\n", domain.id, Exits(&domain)));
+        console::print(format_args!("domain {}: {}\n", domain.id, Work(&domain)));
     }
+    for cpu in cpu::percpu::all() {
+        let idle = cpu.idle_ticks();
+        console::print(format_args!("cpu {}: idle: ticks {idle}\n", cpu.id()));
+    }
+    console::print(format_args!("now: ticks {}\n", time::ticks()));
 }
 
 fn show_events() {

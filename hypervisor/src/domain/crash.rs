@@ -11,12 +11,12 @@ use oxen_core::emulate::DecodeError;
 use super::Domain;
 use crate::console;
 use crate::stop::{self, Reason};
-use crate::vcpu::{Running, Wait, exits};
+use crate::vcpu::{Running, Wait, counters};
 use crate::virt::Vcpu;
 
 /// dom0 uses the machine's own way to switch it off or to reset it.
 pub fn machine_ends(domain: &Domain, reason: Reason) -> ! {
-    log::info!("{}", exits::Summary(domain));
+    log::info!("{}", counters::Exits(domain));
     stop::finish(reason, format_args!(""))
 }
 
@@ -116,7 +116,7 @@ fn end<H: Vcpu>(vcpu: &mut Running<H>, why: Reason, cause: fmt::Arguments<'_>) {
 }
 
 fn finish<H: Vcpu>(vcpu: &Running<H>, reason: Reason, cause: fmt::Arguments<'_>) -> ! {
-    log::info!("{}", exits::Summary(&vcpu.domain));
+    log::info!("{}", counters::Exits(&vcpu.domain));
     stop::finish(reason, cause)
 }
 

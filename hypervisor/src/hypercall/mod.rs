@@ -50,6 +50,8 @@ struct Entry<H> {
     name: &'static str,
     privileged: bool,
     handler: Handler<H>,
+    /// In [`Table::ENTRIES`], for those who count.
+    place: usize,
 }
 
 const fn entry<H>(number: u64, name: &'static str, handler: Handler<H>) -> Entry<H> {
@@ -58,6 +60,7 @@ const fn entry<H>(number: u64, name: &'static str, handler: Handler<H>) -> Entry
         name,
         privileged: false,
         handler,
+        place: 0,
     }
 }
 
@@ -67,6 +70,7 @@ const fn privileged<H>(number: u64, name: &'static str, handler: Handler<H>) -> 
         name,
         privileged: true,
         handler,
+        place: 0,
     }
 }
 
@@ -74,6 +78,9 @@ static UNKNOWN: AtomicU64 = AtomicU64::new(0);
 
 /// Numbers that Xen has (`public/xen.h`): 0 to 48, and seven for architectures.
 const NUMBERS: usize = 56;
+
+/// Hypercalls that we have.
+pub const CALLS: usize = 15;
 
 struct Table<H>(core::marker::PhantomData<H>);
 
@@ -84,13 +91,16 @@ impl<H: Vcpu> Table<H> {
         let mut index = 0;
         while index < Self::ENTRIES.len() {
             let entry = &Self::ENTRIES[index];
-            table[entry.number as usize] = Some(Entry { ..*entry });
+            table[entry.number as usize] = Some(Entry {
+                place: index,
+                ..*entry
+            });
             index += 1;
         }
         table
     };
 
-    const ENTRIES: &'static [Entry<H>] = &[
+    const ENTRIES: &'static [Entry<H>; CALLS] = &[
         entry(
             numbers::EVENT_CHANNEL_OP,
             "event_channel_op",
@@ -115,6 +125,14 @@ impl<H: Vcpu> Table<H> {
         privileged(numbers::DOMCTL, "domctl", domctl::domctl),
         privileged(numbers::SYSCTL, "sysctl", sysctl::sysctl),
     ];
+}
+
+/// Their names, in the order in which [`crate::vcpu::counters`] counts them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    // The table is the same for all machines.
+    Table::<crate::virt::vmx::VmxVcpu>::ENTRIES
+        .iter()
+        .map(|entry| entry.name)
 }
 
 /// Handles the vendor's own hypercall instruction.
@@ -170,6 +188,7 @@ fn dispatch<H: Vcpu>(vcpu: &mut Running<H>, number: u64, arguments: &Arguments) 
     if entry.privileged && !vcpu.domain.privileged {
         return Err(Errno::Perm);
     }
+    vcpu.shared().counters.call(entry.place);
     let result = (entry.handler)(vcpu, arguments);
     if let Err(error) = result {
         log::debug!(

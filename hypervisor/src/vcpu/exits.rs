@@ -1,101 +1,13 @@
 //! What each exit leads to, by topic.
 
-use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use oxen_core::apic::Effect;
 use oxen_core::emulate;
 
 use super::{Running, Wait, cpuid, interrupts, io, mmio, msr};
-use crate::domain::{Domain, crash};
+use crate::domain::crash;
 use crate::hypercall;
 use crate::platform;
 use crate::virt::{ControlRegisterAccess, Exception, Exit, Gprs, Vcpu};
-
-/// Number of kinds counted.
-pub const KINDS: usize = 21;
-
-/// Names of the kinds, in the order of [`Counters`].
-pub const NAMES: [&str; KINDS] = [
-    "external interrupt",
-    "NMI",
-    "machine check",
-    "interrupt window",
-    "NMI window",
-    "deadline",
-    "CPUID",
-    "HLT",
-    "PAUSE",
-    "RDMSR",
-    "WRMSR",
-    "port",
-    "nested fault",
-    "hypercall",
-    "#UD",
-    "XSETBV",
-    "cache flush",
-    "control register",
-    "local APIC write",
-    "end of interrupt",
-    "other",
-];
-
-/// Exits of a vCPU by kind. Only the CPU that runs it counts; anyone may read.
-#[derive(Debug, Default)]
-pub struct Counters([AtomicU64; KINDS]);
-
-impl Counters {
-    /// Counts one exit.
-    pub fn count(&self, exit: &Exit) {
-        let kind = match exit {
-            Exit::ExternalInterrupt => 0,
-            Exit::Nmi => 1,
-            Exit::MachineCheck => 2,
-            Exit::InterruptWindow => 3,
-            Exit::NmiWindow => 4,
-            Exit::Deadline => 5,
-            Exit::Cpuid => 6,
-            Exit::Halt => 7,
-            Exit::Pause => 8,
-            Exit::ReadMsr => 9,
-            Exit::WriteMsr => 10,
-            Exit::Port(_) => 11,
-            Exit::NestedFault(_) => 12,
-            Exit::Hypercall => 13,
-            Exit::UndefinedOpcode => 14,
-            Exit::Xsetbv => 15,
-            Exit::CacheFlush => 16,
-            Exit::ControlRegister(_) => 17,
-            Exit::ApicWrite(_) => 18,
-            Exit::EndOfInterrupt(_) => 19,
-            Exit::Refused | Exit::Shutdown | Exit::Unexpected(_) => 20,
-        };
-        // One writer: no locked instruction is needed.
-        let counter = &self.0[kind];
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-}
-
-/// Exit counts of a domain's vCPUs together, those that are not zero.
-pub struct Summary<'a>(pub &'a Domain);
-
-impl fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("exits:")?;
-        let mut comma = "";
-        for (kind, name) in NAMES.iter().enumerate() {
-            let vcpus = self.0.vcpus.iter();
-            let count: u64 = vcpus
-                .map(|vcpu| vcpu.exits.0[kind].load(Ordering::Relaxed))
-                .sum();
-            if count > 0 {
-                write!(f, "{comma} {name} {count}")?;
-                comma = ",";
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Handles an exit; an external interrupt has been taken.
 pub fn handle<H: Vcpu>(vcpu: &mut Running<H>, exit: Exit) {

@@ -1,5 +1,6 @@
 //! Virtual CPUs: what other CPUs see of them, and what only the CPU that runs them touches.
 
+pub mod counters;
 pub mod cpuid;
 pub mod exits;
 pub mod interrupts;

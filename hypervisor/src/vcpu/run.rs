@@ -15,7 +15,7 @@ use oxen_core::time::RunstateKind;
 use super::schedule::{self, scheduler};
 use super::seat::Seat;
 use super::shared::Switch;
-use super::{Running, Wait, exits, interrupts, snapshot};
+use super::{Running, Wait, counters, exits, interrupts, snapshot};
 use crate::cpu::{self, PerCpu, debug_registers};
 use crate::domain::{crash, p2m};
 use crate::interrupt::{self, local_apic};
@@ -143,7 +143,7 @@ fn stay_in_guest<H: Vcpu>(cpu: &PerCpu, vcpu: &mut Running<H>, limit: Option<u64
             armed = Some(deadline);
         }
         let exit = enter(vcpu);
-        vcpu.shared().exits.count(&exit);
+        vcpu.shared().counters.exit(&exit);
         if matches!(exit, Exit::ExternalInterrupt) {
             interrupt::window();
             armed = None;
@@ -231,7 +231,9 @@ fn enter<H: Vcpu>(vcpu: &mut Running<H>) -> Exit {
         vcpu.map_generation = generation;
         vcpu.hardware.flush_nested();
     }
+    let start = counters::clock();
     let exit = vcpu.hardware.enter(&mut vcpu.gprs);
+    vcpu.shared().counters.left_guest_mode(start);
     cpu.entries.fetch_add(1, Ordering::Relaxed);
     cpu.in_guest.store(false, Ordering::Release);
     exit

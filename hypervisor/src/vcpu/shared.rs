@@ -13,7 +13,7 @@ use oxen_core::start::StartRegisters;
 use oxen_core::time::{Runstate, RunstateKind};
 use spin::{Mutex, Once};
 
-use super::exits::Counters;
+use super::counters::Counters;
 use super::schedule::scheduler;
 use super::seat::Seat;
 use super::snapshot::Snapshot;
@@ -43,8 +43,8 @@ pub struct VcpuShared {
     /// must go on.
     runs_on: RunsOn,
     handle: Once<Handle>,
-    /// Why it left guest mode, and how often.
-    pub exits: Counters,
+    /// What it does, and how often.
+    pub counters: Counters,
     /// Its state for the control domain, and from it.
     pub snapshot: Snapshot,
     nmi: AtomicBool,
@@ -123,7 +123,7 @@ impl VcpuShared {
             poll_deadline: Deadline::none(),
             runs_on: RunsOn::default(),
             handle: Once::new(),
-            exits: Counters::default(),
+            counters: Counters::default(),
             snapshot: Snapshot::default(),
             nmi: AtomicBool::new(false),
             start_up: StartUp::default(),

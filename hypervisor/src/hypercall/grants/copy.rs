@@ -14,6 +14,7 @@ use super::{Array, Stretch, domain, encode};
 use crate::domain::Domain;
 use crate::domain::grant_copy::{Place, Side};
 use crate::vcpu::Running;
+use crate::vcpu::counters::GrantWork;
 use crate::virt::Vcpu;
 
 type Element = Argument<{ layout::SIZE }>;
@@ -33,6 +34,7 @@ pub fn copy<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
         }
         let place = array.at(index, size);
         let element = Element::read_either(vcpu, place, layout::NARROW)?;
+        vcpu.shared().counters.grant(GrantWork::Copy);
         let result = copy_one(vcpu, &element, &mut source, &mut destination);
         if result.is_err() {
             (source.side, destination.side) = (None, None);

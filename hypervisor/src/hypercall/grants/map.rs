@@ -11,6 +11,7 @@ use super::{Array, Stretch, encode};
 use crate::domain::grants::UnmappedList;
 use crate::domain::registry;
 use crate::vcpu::Running;
+use crate::vcpu::counters::GrantWork;
 use crate::virt::Vcpu;
 
 /// `GNTTABOP_map_grant_ref`.
@@ -21,6 +22,7 @@ pub fn map<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
             return array.go_on(vcpu, index, layout::SIZE);
         }
         let mut argument = array.read::<H, { layout::SIZE }>(vcpu, index)?;
+        vcpu.shared().counters.grant(GrantWork::Map);
         let result = map_one(vcpu, &mut argument);
         argument.set_u16(layout::STATUS, encode(result));
         argument.write(vcpu, array.at(index, layout::SIZE))?;
@@ -64,6 +66,7 @@ pub fn unmap<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
             vcpu.domain.finish_unmaps(&mut list);
             return array.go_on(vcpu, index, unmap_layout::SIZE);
         }
+        vcpu.shared().counters.grant(GrantWork::Unmap);
         let result = unmap_one(vcpu, array, index, &mut list);
         if list.is_full() || result.is_err() {
             vcpu.domain.finish_unmaps(&mut list);
