@@ -5,7 +5,6 @@ use anyhow::{Context, Result};
 
 use super::kept::Kept;
 use super::shell::{CLOCK, Shell, two_words};
-use super::stack::Stack;
 use super::{Bench, Row, boot};
 use crate::build;
 
@@ -118,7 +117,6 @@ fn one(bench: &Bench, shell: &mut Shell, guest: &Guest) -> Result<Vec<Row>> {
         row("create -p, the kernel's first time", TIME, took);
         shell.succeed(&format!("{tool} destroy demo"))?;
     }
-    settle(bench, shell)?;
     let before = Kept::now(shell, &bench.stack)?;
     let create = format!("time -f '{SPENT} %U %S' {tool} create -p /tmp/demo.cfg");
     let (took, text) = shell.timed(&create)?;
@@ -133,8 +131,7 @@ fn one(bench: &Bench, shell: &mut Shell, guest: &Guest) -> Result<Vec<Row>> {
     );
     let after = Kept::now(shell, &bench.stack)?;
     let (own, tables) = (after.since(&before), after.tables_since(&before));
-    // Xen does not tell the one from the other.
-    if matches!(bench.stack, Stack::Oxen) {
+    if let Some(tables) = tables {
         row(
             "hypervisor's memory for a domain, without the tables of maps",
             "bytes",
@@ -145,7 +142,7 @@ fn one(bench: &Bench, shell: &mut Shell, guest: &Guest) -> Result<Vec<Row>> {
     row(
         "hypervisor's memory for a domain, with all",
         "bytes",
-        own + tables,
+        own + tables.unwrap_or(0),
     );
     if *boots {
         let log = Shell::guest_log("demo");
@@ -167,15 +164,6 @@ fn one(bench: &Bench, shell: &mut Shell, guest: &Guest) -> Result<Vec<Row>> {
     let (took, _) = shell.timed(&format!("{tool} destroy demo"))?;
     rows.push(bench.row(format!("destroy: {name}"), TIME, took, took));
     Ok(rows)
-}
-
-/// Waits until what earlier guests gave back is scrubbed, as it is long before somebody types the next command.
-fn settle(bench: &Bench, shell: &mut Shell) -> Result<()> {
-    if let Stack::Oxen = bench.stack {
-        let tool = bench.stack.tool();
-        shell.wait_for(&format!("{tool} info | grep -q '^scrub_pages *: 0$'"), 1)?;
-    }
-    Ok(())
 }
 
 /// How long the guest's script works, against the bare machine where nothing else is compared.

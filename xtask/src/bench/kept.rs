@@ -16,16 +16,20 @@ pub(super) struct Kept {
     domains: u64,
     /// Tables of dom0's guest-physical map, in bytes: it grows when dom0's tools map others' pages.
     dom0_tables: u64,
-    /// Tables of all other domains' maps, in bytes.
-    tables: u64,
+    /// Tables of all other domains' maps, in bytes, where the hypervisor tells them from what else it keeps for a domain.
+    tables: Option<u64>,
 }
 
 impl Kept {
+    /// Once what earlier guests gave back is scrubbed, as it is long before somebody types the next command.
     pub fn now(shell: &mut Shell, stack: &Stack) -> Result<Self> {
         type Parse = fn(&str) -> Option<Kept>;
         // Xen forgets a key if the next one comes before it has got to it.
         let (keys, parse): (&[_], Parse) = match stack {
-            Stack::Oxen => (&[("dm", " bytes used, ")], Self::parse),
+            Stack::Oxen => {
+                shell.wait_for("ox info | grep -q '^scrub_pages *: 0$'", 1)?;
+                (&[("dm", " bytes used, ")], Self::parse)
+            }
             Stack::Xen(_) => (
                 &[("q", "Notifying guest "), ("m", "Dom heap: ")],
                 Self::parse_xen,
@@ -48,7 +52,7 @@ impl Kept {
     pub fn since(&self, before: &Self) -> u64 {
         let kept = |at: &Self| {
             i128::from(at.small)
-                - [at.free, at.domains, at.dom0_tables, at.tables]
+                - [at.free, at.domains, at.dom0_tables, at.tables.unwrap_or(0)]
                     .map(i128::from)
                     .iter()
                     .sum::<i128>()
@@ -56,9 +60,9 @@ impl Kept {
         u64::try_from(kept(self) - kept(before)).unwrap_or(0)
     }
 
-    /// Bytes of tables of domains other than dom0 more than at an earlier moment.
-    pub fn tables_since(&self, before: &Self) -> u64 {
-        self.tables.saturating_sub(before.tables)
+    /// Bytes of tables of domains other than dom0 more than at an earlier moment, where that is told.
+    pub fn tables_since(&self, before: &Self) -> Option<u64> {
+        Some(self.tables?.saturating_sub(before.tables?))
     }
 
     /// `domain N: N KiB, N table pages` for each, and `N of N KiB free; small heap: N bytes used, N free`.
@@ -84,7 +88,7 @@ impl Kept {
             small: number(memory, " bytes used")?,
             domains,
             dom0_tables,
-            tables,
+            tables: Some(tables),
         })
     }
 }
@@ -106,7 +110,7 @@ impl Kept {
             small: 0,
             domains: pages << 12,
             dom0_tables: 0,
-            tables: 0,
+            tables: None,
         })
     }
 }
@@ -137,16 +141,16 @@ mod tests {
     #[test]
     fn a_domains_cost_is_neither_its_memory_nor_its_tables() {
         let before = Kept::parse(BEFORE).expect("both lines are there");
-        assert_eq!((before.dom0_tables, before.tables), (16 << 12, 0));
+        assert_eq!((before.dom0_tables, before.tables), (16 << 12, Some(0)));
         let after = Kept {
             free: before.free - (100 << 10) - (5 << 12) - 8192,
             small: before.small + 50,
             domains: before.domains + (100 << 10),
             dom0_tables: before.dom0_tables + (2 << 12),
-            tables: 3 << 12,
+            tables: Some(3 << 12),
         };
         assert_eq!(after.since(&before), 8192 + 50);
-        assert_eq!(after.tables_since(&before), 3 << 12);
+        assert_eq!(after.tables_since(&before), Some(3 << 12));
     }
 
     #[test]
