@@ -5,6 +5,7 @@ mod boot;
 mod domain;
 mod guest;
 mod image;
+mod io;
 mod kept;
 mod memory;
 mod paths;
@@ -80,7 +81,7 @@ const fn compared(name: &'static str, take: fn(&Bench) -> Result<Vec<Row>>) -> M
     }
 }
 
-const MEASUREMENTS: [Measurement; 8] = [
+const MEASUREMENTS: [Measurement; 10] = [
     compared("size of the image", image::measure),
     ours("path lengths, on one CPU", guest::measure_paths),
     ours(
@@ -95,6 +96,8 @@ const MEASUREMENTS: [Measurement; 8] = [
     ours("memory that the hypervisor keeps", memory::measure),
     compared("boot of dom0, and of the same kernel bare", boot::measure),
     compared("domains made and ended by dom0's tools", domain::measure),
+    ours("io: disks, our back end against Linux's", io::disks),
+    ours("io: network cards, our back end against Linux's", io::cards),
 ];
 
 /// Takes all measurements; returns the table that was written.

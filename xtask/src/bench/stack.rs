@@ -77,6 +77,16 @@ impl Bench {
 
     /// dom0 with the tools, and these files below its root folder besides, for the run of that name.
     pub(super) fn dom0(&self, name: &str, files: Vec<(&str, Vec<u8>)>) -> Result<Dom0> {
+        self.dom0_with(name, files, Vec::new())
+    }
+
+    /// The same with programs too.
+    pub(super) fn dom0_with(
+        &self,
+        name: &str,
+        files: Vec<(&str, Vec<u8>)>,
+        programs: Vec<(&str, Vec<u8>)>,
+    ) -> Result<Dom0> {
         let dom0 = provision::dom0(Suite::default())?;
         let dom0 = match &self.stack {
             Stack::Oxen => Dom0 {
@@ -86,8 +96,10 @@ impl Bench {
             Stack::Xen(xen) => xen.with_tools(dom0)?,
         };
         let mut archive = Newc::new();
-        for (path, content) in files {
-            archive.file(path.trim_start_matches('/'), content, false);
+        for (files, executable) in [(files, false), (programs, true)] {
+            for (path, content) in files {
+                archive.file(path.trim_start_matches('/'), content, executable);
+            }
         }
         let initrd = self.folder.join(format!("{name}.initrd"));
         std::fs::create_dir_all(&self.folder)?;

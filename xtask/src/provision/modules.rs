@@ -36,6 +36,7 @@ pub(super) const DOM0: &[&str] = &[
     "isofs",
     "loop",
     "brd",
+    "null_blk",
     "xen-blkback",
     "tun",
     "bridge",
