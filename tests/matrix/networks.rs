@@ -110,6 +110,8 @@ fn cards(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
     ensure!(left == links, "interfaces before: {links}\nafter: {left}");
     let processes = dom0.run("pidof oxnet | wc -w")?;
     ensure!(processes == "1", "{processes} processes of oxnet are left");
+    let journals = dom0.run("within 20 '[ -z \"$(ls /run/oxen/oxnet)\" ]'; ls /run/oxen/oxnet")?;
+    ensure!(journals.is_empty(), "journals are left: {journals}");
     Ok(())
 }
 

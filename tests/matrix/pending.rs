@@ -2,15 +2,9 @@
 //! An entry goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[
-    ("kvm::", NO_HOST),
-    ("tcg::networks::bridge", ANSWERS_UNPUBLISHED),
-    ("bochs::networks::bridge", ANSWERS_UNPUBLISHED),
-];
+const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST)];
 
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
-
-const ANSWERS_UNPUBLISHED: &str = "a worker of oxnet that is killed between writing answers and publishing them has written over requests that its successor reads";
 
 /// Why a test is skipped, if it is.
 pub fn reason(test: &str) -> Option<&'static str> {

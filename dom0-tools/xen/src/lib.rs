@@ -22,6 +22,7 @@ pub mod hvm;
 pub mod memory;
 pub mod plain;
 pub mod privcmd;
+pub mod shared_file;
 mod sys;
 
 /// Bytes of a page, of guests and of the hypervisor.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::device::{DeviceId, root};
+use crate::journal::Journals;
 use crate::nodes::Ends;
 use crate::state::{Situation, State, Step, next_step};
 use crate::{Driver, Event, Failure, Store};
@@ -38,6 +39,8 @@ struct Known {
 /// All devices of one kind.
 pub struct Manager<D: Driver, S: Store, C: FnMut() -> io::Result<S>> {
     driver: D,
+    /// What workers leave to those after them.
+    journals: Journals,
     connect: C,
     store: Option<S>,
     retry_at: Instant,
@@ -54,9 +57,10 @@ pub struct Manager<D: Driver, S: Store, C: FnMut() -> io::Result<S>> {
 
 impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
     /// Without devices yet. `connect` makes a connection to xenstored, again if one is lost.
-    pub fn new(driver: D, connect: C) -> Self {
+    pub fn new(driver: D, journals: Journals, connect: C) -> Self {
         Self {
             driver,
+            journals,
             connect,
             store: None,
             retry_at: Instant::now(),
@@ -125,6 +129,7 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
                 self.busy = true;
                 // What went while nobody watched has to be missed.
                 self.changed.extend(self.devices.keys());
+                self.changed.extend(self.journals.devices());
             }
             Err(error) if self.complained => log::debug!("{error}"),
             Err(error) => {
@@ -261,9 +266,14 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
         let front = store.read(&format!("{back}/frontend"))?;
         let state = store.read(&format!("{back}/state"))?;
         let (Some(front), Some(state)) = (front, state) else {
-            if let Some(known) = self.devices.remove(&device) {
+            let known = self.devices.remove(&device);
+            if known.is_some() {
                 self.driver.disconnect(device);
                 log::info!("{device}: gone");
+            }
+            // One that went while there was no manager is known by its journal only.
+            forget(&self.journals, device);
+            if let Some(known) = known {
                 store.unwatch(&state_of(&known.front), &token_of(device))?;
             }
             return Ok(None);
@@ -307,6 +317,8 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
         match step {
             Step::Wait => {}
             Step::Offer => {
+                // The guest brings new rings when it sees the offer, and not before.
+                (self.journals.remove(device)).map_err(|error| Failure::Host(error.to_string()))?;
                 let mut offered = self
                     .driver
                     .offer(device, &mut Ends::new(store, back, &known.front))?;
@@ -331,18 +343,27 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
                 );
             }
             Step::Stop => {
-                self.driver.disconnect(device);
                 known.serving = false;
+                self.let_go(device);
                 log::info!("{device}: not served any more");
             }
-            Step::Enter(state) => store.write(back, &[entered(state)])?,
+            Step::Enter(state) => {
+                forget(&self.journals, device);
+                store.write(back, &[entered(state)])?;
+            }
         }
         Ok(())
     }
 
+    /// Lets go of a device's rings for good.
+    fn let_go(&mut self, device: DeviceId) {
+        self.driver.disconnect(device);
+        forget(&self.journals, device);
+    }
+
     /// Closes a device that cannot be served, and says why: in the log, and for tools beside the device.
     fn give_up(&mut self, device: DeviceId, failure: &Failure) -> io::Result<()> {
-        self.driver.disconnect(device);
+        self.let_go(device);
         if let Some(known) = self.devices.get_mut(&device) {
             known.serving = false;
         }
@@ -357,6 +378,13 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
         );
         let error = ("error".to_owned(), failure.to_string());
         store.write(&device.path(D::KIND), &[error, entered(State::Closed)])
+    }
+}
+
+/// Removes the journal of rings that are given up. One that stays is removed before there are new ones.
+fn forget(journals: &Journals, device: DeviceId) {
+    if let Err(error) = journals.remove(device) {
+        log::warn!("{device}: {error}");
     }
 }
 

@@ -38,10 +38,10 @@ pub enum Turn {
 }
 
 /// A disk that is served.
-pub struct Engine<G: Guest, M: AsRef<[AtomicU32]>> {
+pub struct Engine<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> {
     guest: G,
     image: Image,
-    queues: Vec<Queue<M>>,
+    queues: Vec<Queue<M, J>>,
     pool: Pool,
     uring: IoUring,
     /// Steps that io_uring has.
@@ -52,12 +52,17 @@ pub struct Engine<G: Guest, M: AsRef<[AtomicU32]>> {
     polled: [bool; 2],
 }
 
-impl<G: Guest, M: AsRef<[AtomicU32]>> Engine<G, M> {
+impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
     /// Over a disk and its guest's queues. `parent` ends when whoever started us does.
     ///
     /// # Errors
     /// The kernel has no io_uring, or has it forbidden.
-    pub fn new(guest: G, image: Image, queues: Vec<Queue<M>>, parent: OwnedFd) -> io::Result<Self> {
+    pub fn new(
+        guest: G,
+        image: Image,
+        queues: Vec<Queue<M, J>>,
+        parent: OwnedFd,
+    ) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_r_disabled()
             .setup_coop_taskrun()
@@ -301,7 +306,7 @@ fn broken(error: io::Error) -> Failure {
     Failure::Host(error.to_string())
 }
 
-impl<G: Guest, M: AsRef<[AtomicU32]>> Drop for Engine<G, M> {
+impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Drop for Engine<G, M, J> {
     /// Waits for the steps that are under way: they use the jobs' buffers.
     fn drop(&mut self) {
         while self.under_way > 0 {

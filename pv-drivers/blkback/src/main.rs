@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use oxen_backend::{Manager, worker};
+use oxen_backend::{Journals, Manager, worker};
 use oxen_blkback::driver::Disks;
-use oxen_blkback::worker::{LOCKS, Serve, serve};
+use oxen_blkback::worker::{FOLDER, Serve, serve};
 use oxen_daemon::confine::{CapabilitySet, Needs, confine};
 use oxen_xenstore::client::Client;
 
@@ -57,16 +57,16 @@ fn start(options: Options) -> Result<ExitCode> {
     }
     give_up()?;
     let connect = || Client::connect(&options.socket).map_err(io::Error::other);
-    Manager::new(Disks::default(), connect).run()?;
+    Manager::new(Disks::default(), Journals::new(FOLDER), connect).run()?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Gives up what neither the manager nor its workers need. Images may be anywhere and anybody's.
 fn give_up() -> Result<()> {
-    create_dir_all(LOCKS).context(LOCKS)?;
+    create_dir_all(FOLDER).context(FOLDER)?;
     let program = current_exe().context("the own program's path")?;
     confine(&Needs {
-        writes: &[Path::new(LOCKS)],
+        writes: &[Path::new(FOLDER)],
         uses: &[Path::new("/")],
         programs: &[&program],
         capabilities: worker::CAPABILITIES | CapabilitySet::DAC_OVERRIDE,

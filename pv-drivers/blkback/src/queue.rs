@@ -17,8 +17,8 @@ const COMPLAINTS: u32 = 10;
 
 /// A ring and the requests that were taken and not answered.
 #[derive(Debug)]
-pub struct Queue<M> {
-    ring: DiskRing<M>,
+pub struct Queue<M, J> {
+    ring: DiskRing<M, J>,
     jobs: VecDeque<Job>,
     /// Number of the first of them, counted from the first ever.
     first: u64,
@@ -38,9 +38,9 @@ enum Taken {
     Indirect(Request, Vec<(u32, Vec<u8>)>),
 }
 
-impl<M: AsRef<[AtomicU32]>> Queue<M> {
+impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
     /// Over a ring.
-    pub const fn new(ring: DiskRing<M>) -> Self {
+    pub const fn new(ring: DiskRing<M, J>) -> Self {
         Self {
             ring,
             jobs: VecDeque::new(),

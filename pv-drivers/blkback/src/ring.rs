@@ -6,29 +6,39 @@ use oxen_blkif::{
     Abi, REQUEST_WORDS_32, REQUEST_WORDS_64, RESPONSE_WORDS_32, RESPONSE_WORDS_64, Request,
     Response, Wrong,
 };
-use oxen_ring::{BackRing, Fault, TooSmall, Unasked};
+use oxen_ring::{BackRing, Fault, TooSmall, Unasked, journal_words};
+use oxen_xen::PAGE_SIZE;
 
 /// Segments of an indirect request at most: 1 MiB of data.
 pub const MOST_INDIRECT: u16 = 256;
 
 /// The serving end of a ring.
 #[derive(Debug)]
-pub enum DiskRing<M> {
+pub enum DiskRing<M, J> {
     /// Of a 64-bit guest.
-    Long(BackRing<M, REQUEST_WORDS_64, RESPONSE_WORDS_64>),
+    Long(BackRing<M, J, REQUEST_WORDS_64, RESPONSE_WORDS_64>),
     /// Of a 32-bit guest.
-    Short(BackRing<M, REQUEST_WORDS_32, RESPONSE_WORDS_32>),
+    Short(BackRing<M, J, REQUEST_WORDS_32, RESPONSE_WORDS_32>),
 }
 
-impl<M: AsRef<[AtomicU32]>> DiskRing<M> {
-    /// Takes up a ring at its last response.
+/// Words of the journal of a ring of so many pages; none if there are no pages.
+pub const fn journal(abi: Abi, pages: usize) -> Option<usize> {
+    let (request, response) = match abi {
+        Abi::X86_64 => (REQUEST_WORDS_64, RESPONSE_WORDS_64),
+        Abi::X86_32 => (REQUEST_WORDS_32, RESPONSE_WORDS_32),
+    };
+    journal_words(pages * (PAGE_SIZE / 4), request, response)
+}
+
+impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> DiskRing<M, J> {
+    /// Takes up a ring at its last response, with its [`journal`].
     ///
     /// # Errors
-    /// The memory is too small.
-    pub fn attach(abi: Abi, memory: M) -> Result<Self, TooSmall> {
+    /// One of the two is too small.
+    pub fn attach(abi: Abi, memory: M, journal: J) -> Result<Self, TooSmall> {
         Ok(match abi {
-            Abi::X86_64 => Self::Long(BackRing::attach(memory)?),
-            Abi::X86_32 => Self::Short(BackRing::attach(memory)?),
+            Abi::X86_64 => Self::Long(BackRing::attach(memory, journal)?),
+            Abi::X86_32 => Self::Short(BackRing::attach(memory, journal)?),
         })
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use oxen_backend::Failure;
+use oxen_backend::{DeviceId, Failure, Journal, Journals};
 use oxen_blkif::Abi;
 use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
@@ -18,10 +18,10 @@ use crate::engine::Engine;
 use crate::guest::XenGuest;
 use crate::image::{Format, Image};
 use crate::queue::Queue;
-use crate::ring::DiskRing;
+use crate::ring::{self, DiskRing};
 
-/// Where workers wait for those before them.
-pub const LOCKS: &str = "/run/oxen/oxblk";
+/// Where workers wait for those before them, and find what those have left.
+pub const FOLDER: &str = "/run/oxen/oxblk";
 /// System calls beyond those of any worker: the disk.
 const CALLS: &[i64] = &[libc::SYS_io_uring_enter];
 /// Beyond those, what the library of formats does to an image's file.
@@ -112,21 +112,24 @@ fn parse_abi(name: &str) -> Result<Abi, String> {
 /// The guest breaks the protocol, or the disk cannot be served.
 pub fn serve(arguments: &Serve) -> Result<(), Failure> {
     // Held until the process ends, and the kernel ends a process's I/O first: what a worker before us had begun is over.
-    let _lock = lock(Path::new(LOCKS), arguments).map_err(by_host("lock"))?;
+    let _lock = lock(Path::new(FOLDER), arguments).map_err(by_host("lock"))?;
     let image = Image::open(&arguments.image, arguments.format, arguments.read_only);
     let mut image = image.map_err(by_host("image"))?;
     if arguments.no_discard {
         image.geometry.discard = None;
     }
     let grants = Grants::open().map_err(by_host("granted pages"))?;
-    let queues = arguments.queues.iter().map(|queue| {
+    let journals = journals(arguments)?;
+    let queues = arguments.queues.iter().zip(journals);
+    let queues = queues.map(|(queue, journal)| {
         let named = |error: &dyn std::fmt::Display| {
             Failure::Guest(format!("ring with grants {:?}: {error}", queue.pages))
         };
         let memory = grants
             .map(arguments.domid, &queue.pages)
             .map_err(|error| named(&error))?;
-        let ring = DiskRing::attach(arguments.abi, memory).map_err(|error| named(&error))?;
+        let ring =
+            DiskRing::attach(arguments.abi, memory, journal).map_err(|error| named(&error))?;
         Ok(Queue::new(ring))
     });
     let queues = queues.collect::<Result<Vec<_>, Failure>>()?;
@@ -150,6 +153,23 @@ pub fn serve(arguments: &Serve) -> Result<(), Failure> {
     };
     seal(&calls).map_err(by_host("giving up rights"))?;
     engine.run()
+}
+
+/// The journal of each queue's ring.
+fn journals(arguments: &Serve) -> Result<Vec<Journal>, Failure> {
+    let device = DeviceId {
+        domid: arguments.domid,
+        number: arguments.number,
+    };
+    let words = arguments.queues.iter().map(|queue| {
+        ring::journal(arguments.abi, queue.pages.len())
+            .ok_or_else(|| Failure::Guest(format!("ring with grants {:?}: no ring", queue.pages)))
+    });
+    let words = words.collect::<Result<Vec<_>, _>>()?;
+    let queues: Vec<String> = arguments.queues.iter().map(QueueAt::to_string).collect();
+    let rings = format!("{} {}", arguments.abi.name(), queues.join(" "));
+    (Journals::new(FOLDER).open(device, &rings, &words))
+        .map_err(|error| Failure::Host(error.to_string()))
 }
 
 fn by_host(what: &'static str) -> impl Fn(io::Error) -> Failure {

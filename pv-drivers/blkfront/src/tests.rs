@@ -70,8 +70,9 @@ fn the_ends_come_together() {
 fn requests_are_answered_and_lies_are_noticed() {
     let memory: Memory = (0..1024).map(|_| AtomicU32::new(0)).collect();
     let mut front = Front::new(memory.clone()).expect("a page");
-    let mut back =
-        BackRing::<_, REQUEST_WORDS_64, RESPONSE_WORDS_64>::attach(memory).expect("a page");
+    let journal: Memory = (0..1024).map(|_| AtomicU32::new(0)).collect();
+    let mut back = BackRing::<_, _, REQUEST_WORDS_64, RESPONSE_WORDS_64>::attach(memory, journal)
+        .expect("a page");
     let write = front.ask(Kind::Write, 8, 9, (0, 7)).expect("room");
     let flush = front.flush().expect("room");
     assert!(matches!(

@@ -111,6 +111,7 @@ impl Driver for Network {
         let mut front = ends.front();
         let job = Job {
             domid: device.domid,
+            number: device.number,
             interface: card.interface,
             bridge: card.bridge,
             mac: card.mac,

@@ -10,6 +10,8 @@ use crate::credit::Rate;
 pub struct Job {
     /// The guest.
     pub domid: u16,
+    /// Which of its cards.
+    pub number: u32,
     /// Its interface here.
     pub interface: String,
     /// The bridge that it joins.

@@ -2,16 +2,18 @@
 #![forbid(unsafe_code)]
 
 use std::env::current_exe;
+use std::fs::create_dir_all;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use oxen_backend::Manager;
 use oxen_backend::worker::{CAPABILITIES, say_failure};
+use oxen_backend::{Journals, Manager};
 use oxen_daemon::confine::{CapabilitySet, Needs, confine};
 use oxen_netback::driver::Network;
+use oxen_netback::worker::JOURNALS;
 use oxen_netback::{hotplug, tap, worker};
 use oxen_xenstore::client::Client;
 
@@ -56,7 +58,7 @@ fn start(options: Options) -> Result<ExitCode> {
     let socket = options.socket;
     hotplug::start(socket.clone());
     let connect = || Client::connect(&socket).map_err(std::io::Error::other);
-    Manager::new(Network::new(), connect).run()?;
+    Manager::new(Network::new(), Journals::new(JOURNALS), connect).run()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -68,8 +70,10 @@ fn give_up() -> Result<()> {
             tap::DEVICE
         );
     }
+    create_dir_all(JOURNALS).context(JOURNALS)?;
     let program = current_exe().context("the own program's path")?;
     confine(&Needs {
+        writes: &[Path::new(JOURNALS)],
         uses: &[tap::DEVICE, tap::SETTINGS, "/dev/xen"].map(Path::new),
         programs: &[&program],
         capabilities: CAPABILITIES | CapabilitySet::NET_ADMIN,

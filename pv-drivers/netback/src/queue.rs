@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use oxen_backend::Failure;
+use oxen_netif::PAGE;
+use oxen_ring::journal_words;
 use oxen_xen::evtchn::EventChannels;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -30,13 +32,21 @@ pub struct Ports {
     pub receive: u32,
 }
 
+/// Words of the journal of a ring, which is a page.
+pub const fn journal(request: usize, response: usize) -> usize {
+    match journal_words(PAGE / 4, request, response) {
+        Some(words) => words,
+        None => panic!("an entry fits into a page"),
+    }
+}
+
 /// A queue.
 #[derive(Debug)]
-pub struct Queue<M, P, I> {
+pub struct Queue<M, J, P, I> {
     /// From the guest.
-    pub transmit: Transmit<M>,
+    pub transmit: Transmit<M, J>,
     /// To the guest.
-    pub receive: Receive<M>,
+    pub receive: Receive<M, J>,
     /// The guest's pages.
     pub pages: P,
     /// The interface.
@@ -56,7 +66,13 @@ struct Wait {
     until: Option<Instant>,
 }
 
-impl<M: AsRef<[AtomicU32]>, P: Pages, I: Interface + AsFd> Queue<M, P, I> {
+impl<M, J, P, I> Queue<M, J, P, I>
+where
+    M: AsRef<[AtomicU32]>,
+    J: AsRef<[AtomicU32]>,
+    P: Pages,
+    I: Interface + AsFd,
+{
     /// Serves until that is not possible any more, and says why.
     pub fn serve(mut self) -> Failure {
         loop {

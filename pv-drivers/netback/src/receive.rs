@@ -15,6 +15,7 @@ use crate::arena::Arena;
 use crate::drops::{Drops, Reason};
 use crate::job::Guest;
 use crate::machine::{Interface, Pages, Store};
+use crate::queue::journal;
 use crate::transmit::is_lost;
 use crate::vnet::{Checksum, Header};
 
@@ -25,10 +26,13 @@ const PAGES: usize = 160;
 /// Pages of the largest: 64 KiB and its headers.
 const LARGEST: usize = 17;
 
+/// Words of the ring's journal.
+pub const JOURNAL: usize = journal(SLOT, SLOT);
+
 /// The direction to the guest.
 #[derive(Debug)]
-pub struct Receive<M> {
-    ring: BackRing<M, SLOT, SLOT>,
+pub struct Receive<M, J> {
+    ring: BackRing<M, J, SLOT, SLOT>,
     /// Pages that the guest has given, in order.
     given: VecDeque<Request>,
     arena: Arena,
@@ -76,14 +80,14 @@ enum Answer {
     Extra(Gso),
 }
 
-impl<M: AsRef<[AtomicU32]>> Receive<M> {
-    /// Takes a ring up, of a guest that can do so much; what it cannot be given is counted.
+impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
+    /// Takes a ring up, with its journal, of a guest that can do so much; what it cannot be given is counted.
     ///
     /// # Errors
-    /// The memory is no ring.
-    pub fn attach(memory: M, guest: Guest, drops: Drops) -> Result<Self, TooSmall> {
+    /// The memory is no ring, or the journal too small.
+    pub fn attach(memory: M, journal: J, guest: Guest, drops: Drops) -> Result<Self, TooSmall> {
         Ok(Self {
-            ring: BackRing::attach(memory)?,
+            ring: BackRing::attach(memory, journal)?,
             given: VecDeque::new(),
             arena: Arena::new(PAGES),
             waiting: None,

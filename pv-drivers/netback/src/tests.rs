@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use crate::drops::{Drops, Reason};
 use crate::job::Guest;
 use crate::machine::{Fetch, Interface, Pages, Store};
-use crate::receive::{End, Receive};
+use crate::receive::{End, JOURNAL, Receive};
 use crate::transmit::Transmit;
 use crate::vnet::{Checksum, Header};
 
@@ -39,6 +39,11 @@ fn drops() -> Drops {
 
 fn ring() -> Memory {
     (0..PAGE / 4).map(|_| AtomicU32::new(0)).collect()
+}
+
+/// Of a new ring.
+fn journal() -> Memory {
+    (0..JOURNAL).map(|_| AtomicU32::new(0)).collect()
 }
 
 /// Granted pages by reference. What is not there was revoked.
@@ -102,7 +107,7 @@ fn packet(source: [u8; 6], size: usize) -> Vec<u8> {
 /// The sending half of a guest.
 struct Sender {
     front: FrontRing<Memory, 3, 1>,
-    back: Transmit<Memory>,
+    back: Transmit<Memory, Memory>,
     pages: Granted,
     wire: Wire,
     next: u32,
@@ -114,7 +119,7 @@ impl Sender {
         let front = FrontRing::new(memory.clone()).expect("room");
         Self {
             front,
-            back: Transmit::attach(memory, Some(Mac(MAC)), drops()).expect("room"),
+            back: Transmit::attach(memory, journal(), Some(Mac(MAC)), drops()).expect("room"),
             pages: Granted::default(),
             wire: Wire::default(),
             next: 100,
@@ -247,7 +252,7 @@ fn a_broken_ring_is_named() {
     // The guest's own index runs away.
     let memory = ring();
     memory[0].store(300, Ordering::Relaxed);
-    guest.back = Transmit::attach(memory, None, drops()).expect("room");
+    guest.back = Transmit::attach(memory, journal(), None, drops()).expect("room");
     let failure = guest.turn().expect_err("no honest guest");
     assert!(
         matches!(&failure, Failure::Guest(text) if text.contains("transmit ring")),
@@ -260,7 +265,7 @@ fn a_successor_sends_what_was_not_answered() {
     let memory = ring();
     let mut guest = Sender::new();
     guest.front = FrontRing::new(memory.clone()).expect("room");
-    guest.back = Transmit::attach(memory.clone(), None, drops()).expect("room");
+    guest.back = Transmit::attach(memory.clone(), journal(), None, drops()).expect("room");
     for _ in 0..3 {
         guest.send(&packet(MAC, 60), &[], false, None);
     }
@@ -269,7 +274,7 @@ fn a_successor_sends_what_was_not_answered() {
     for size in [70, 80] {
         guest.send(&packet(MAC, size), &[50], false, None);
     }
-    guest.back = Transmit::attach(memory, None, drops()).expect("room");
+    guest.back = Transmit::attach(memory, journal(), None, drops()).expect("room");
     assert!(guest.back.sleep().expect("an honest guest"));
     guest.turn().expect("an honest guest");
     let sizes: Vec<usize> = guest.wire.sent.iter().map(|sent| sent.1.len()).collect();
@@ -284,7 +289,7 @@ fn a_successor_tells_the_guest_although_there_is_nothing_to_do() {
     let mut guest = Sender::new();
     guest.front = FrontRing::new(memory.clone()).expect("room");
     for _ in 0..2 {
-        guest.back = Transmit::attach(memory.clone(), None, drops()).expect("room");
+        guest.back = Transmit::attach(memory.clone(), journal(), None, drops()).expect("room");
         let turns = [(); 2].map(|()| guest.turn().expect("an honest guest"));
         assert_eq!(turns.map(|turn| turn.notify), [true, false]);
     }
@@ -296,7 +301,7 @@ fn a_successor_tells_the_guest_although_there_is_nothing_to_do() {
 /// The receiving half of a guest.
 struct Receiver {
     front: FrontRing<Memory, 2, 2>,
-    back: Receive<Memory>,
+    back: Receive<Memory, Memory>,
     pages: Granted,
     wire: Wire,
     given: u32,
@@ -308,7 +313,7 @@ impl Receiver {
         let front = FrontRing::new(memory.clone()).expect("room");
         Self {
             front,
-            back: Receive::attach(memory, guest, drops()).expect("room"),
+            back: Receive::attach(memory, journal(), guest, drops()).expect("room"),
             pages: Granted::default(),
             wire: Wire::default(),
             given: 0,
@@ -389,6 +394,30 @@ fn packets_wait_until_the_guest_gives_pages() {
     assert_eq!((turn.end, turn.packets), (End::Drained, 1));
     let got: Vec<_> = guest.packets(&mut 0).into_iter().map(|got| got.2).collect();
     assert_eq!(got, packets);
+}
+
+/// Pages that were taken, and a packet that waits for more, are lost with whoever served; the pages come again.
+#[test]
+fn a_successor_gives_the_guest_pages_that_were_not_used() {
+    let memory = ring();
+    let mut guest = Receiver::new(ALL);
+    guest.front = FrontRing::new(memory.clone()).expect("room");
+    let attach = || Receive::attach(memory.clone(), journal(), ALL, drops()).expect("room");
+    guest.back = attach();
+    let arrives = |size| (Header::default(), packet(MAC, size));
+    guest.wire.arriving.extend([arrives(60), arrives(20_000)]);
+    guest.give(4);
+    let turn = guest.turn();
+    assert_eq!((turn.end, turn.packets), (End::Starved, 1));
+    let mut taken = 0;
+    assert_eq!(guest.packets(&mut taken).len(), 1);
+    guest.back = attach();
+    guest.wire.arriving.extend([arrives(70), arrives(5000)]);
+    assert_eq!(guest.turn().packets, 2);
+    let sizes: Vec<usize> = (guest.packets(&mut taken).iter())
+        .map(|got| got.2.len())
+        .collect();
+    assert_eq!((sizes, taken), (vec![70, 5000], 4));
 }
 
 #[test]

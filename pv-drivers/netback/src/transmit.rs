@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::arena::Arena;
 use crate::drops::{Drops, Reason};
 use crate::machine::{Fetch, Interface, Pages};
+use crate::queue::journal;
 use crate::vnet::{Checksum, Header};
 
 /// Packets that are copied with one call.
@@ -23,10 +24,13 @@ const PACKETS: usize = 64;
 /// Pages for their parts, one for each.
 const PAGES: usize = 128;
 
+/// Words of the ring's journal.
+pub const JOURNAL: usize = journal(REQUEST, RESPONSE);
+
 /// The direction from the guest.
 #[derive(Debug)]
-pub struct Transmit<M> {
-    ring: BackRing<M, REQUEST, RESPONSE>,
+pub struct Transmit<M, J> {
+    ring: BackRing<M, J, REQUEST, RESPONSE>,
     assembler: Assembler,
     arena: Arena,
     /// The guest's address, where it may send from that only.
@@ -43,14 +47,14 @@ pub struct Turn {
     pub notify: bool,
 }
 
-impl<M: AsRef<[AtomicU32]>> Transmit<M> {
-    /// Takes a ring up. Without an `own` address packets from any address pass; what does not is counted.
+impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
+    /// Takes a ring up, with its journal. Without an `own` address packets from any address pass; what does not is counted.
     ///
     /// # Errors
-    /// The memory is no ring.
-    pub fn attach(memory: M, own: Option<Mac>, drops: Drops) -> Result<Self, TooSmall> {
+    /// The memory is no ring, or the journal too small.
+    pub fn attach(memory: M, journal: J, own: Option<Mac>, drops: Drops) -> Result<Self, TooSmall> {
         Ok(Self {
-            ring: BackRing::attach(memory)?,
+            ring: BackRing::attach(memory, journal)?,
             assembler: Assembler::new(),
             arena: Arena::new(PAGES),
             own,

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oxen_backend::Failure;
+use oxen_backend::{DeviceId, Failure, Journal, Journals};
 use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::{GrantMapping, Grants};
@@ -19,10 +19,12 @@ use crate::drops::Drops;
 use crate::job::{Events, Job};
 use crate::machine::GuestPages;
 use crate::queue::{Ports, Queue};
-use crate::receive::Receive;
+use crate::receive::{self, Receive};
 use crate::tap;
-use crate::transmit::Transmit;
+use crate::transmit::{self, Transmit};
 
+/// Where the journals of all cards' rings are.
+pub const JOURNALS: &str = "/run/oxen/oxnet";
 /// How long an earlier worker of the same card may take to go: it ends when its manager does.
 const PATIENCE: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(20);
@@ -40,7 +42,7 @@ const CALLS: &[i64] = &[
     libc::SYS_rseq,
 ];
 
-type Served = Queue<GrantMapping, GuestPages, tap::Queue>;
+type Served = Queue<GrantMapping, Journal, GuestPages, tap::Queue>;
 
 /// Serves until that is not possible any more, and says why. The whole process ends when its standard input does.
 pub fn run(job: &Job) -> Failure {
@@ -76,14 +78,16 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
             EventChannels::open().map_err(opened)?,
         ));
     }
+    // Not before the interface is ours: the earlier worker is gone with it.
+    let journals = journals(job).map_err(opened)?;
     // A port of the bridge from here on: what arrives waits in the queues.
     tap::join(name, job.bridge.as_deref(), job.mtu).map_err(of_interface)?;
     seal(CALLS).map_err(|error| Failure::Host(format!("rights cannot be given up: {error}")))?;
     // Not before: rights are a thread's own.
     thread::spawn(end_with_manager);
     let credit = (job.rate).map(|rate| Arc::new(Mutex::new(Credit::new(rate, Instant::now()))));
-    let parts = job.queues.iter().zip(devices).zip(taps);
-    let queues = parts.map(|((queue, (grants, events)), interface)| {
+    let parts = job.queues.iter().zip(devices).zip(taps).zip(journals);
+    let queues = parts.map(|(((queue, (grants, events)), interface), journals)| {
         let map = |page: u32| {
             (grants.map(job.domid, &[page])).map_err(|error| {
                 Failure::Guest(format!("its ring's page {page} cannot be mapped: {error}"))
@@ -93,8 +97,10 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
         let own = job.filter.then_some(job.mac);
         let drops = || Drops::new(format!("domain {}, interface {name}", job.domid));
         Ok(Queue {
-            transmit: Transmit::attach(map(queue.transmit)?, own, drops()).map_err(small)?,
-            receive: Receive::attach(map(queue.receive)?, job.guest, drops()).map_err(small)?,
+            transmit: Transmit::attach(map(queue.transmit)?, journals.0, own, drops())
+                .map_err(small)?,
+            receive: Receive::attach(map(queue.receive)?, journals.1, job.guest, drops())
+                .map_err(small)?,
             ports: bind(events, job.domid, queue.events)?,
             pages: GuestPages {
                 grants,
@@ -106,6 +112,19 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
         })
     });
     queues.collect()
+}
+
+/// The journals of each queue: of the ring on which the guest sends, and of the one on which it receives.
+fn journals(job: &Job) -> io::Result<Vec<(Journal, Journal)>> {
+    let device = DeviceId {
+        domid: job.domid,
+        number: job.number,
+    };
+    let rings = serde_json::to_string(&job.queues)?;
+    let words = [transmit::JOURNAL, receive::JOURNAL].repeat(job.queues.len());
+    let mut journals = (Journals::new(JOURNALS).open(device, &rings, &words)?).into_iter();
+    let pairs = std::iter::from_fn(|| journals.next().zip(journals.next()));
+    Ok(pairs.collect())
 }
 
 fn bind(events: EventChannels, domid: u16, theirs: Events) -> Result<Ports, Failure> {

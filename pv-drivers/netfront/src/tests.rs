@@ -287,7 +287,7 @@ const GSO: Gso = Gso {
 /// A guest that sends, and its back end.
 struct Sending {
     front: Sender<Memory>,
-    back: Transmit<Memory>,
+    back: Transmit<Memory, Memory>,
     pages: Granted,
     wire: Wire,
 }
@@ -296,7 +296,8 @@ impl Sending {
     fn new() -> Self {
         let memory = ring();
         let front = Sender::new(memory.clone()).expect("a page");
-        let back = Transmit::attach(memory, Some(Address(OWN)), Drops::new("")).expect("a page");
+        let back =
+            Transmit::attach(memory, ring(), Some(Address(OWN)), Drops::new("")).expect("a page");
         Self {
             front,
             back,
@@ -412,7 +413,7 @@ fn each_frame_is_told_how_it_ended() {
 /// A guest that receives, and its back end. Grants count from 1000 on.
 struct Receiving {
     front: Receiver<Memory>,
-    back: Receive<Memory>,
+    back: Receive<Memory, Memory>,
     pages: Granted,
     wire: Wire,
     free: Vec<u32>,
@@ -433,7 +434,7 @@ impl Receiving {
         let memories = free.iter().map(|grant| (*grant, vec![0; PAGE])).collect();
         Self {
             front: Receiver::new(memory.clone()).expect("a page"),
-            back: Receive::attach(memory, all, Drops::new("")).expect("a page"),
+            back: Receive::attach(memory, ring(), all, Drops::new("")).expect("a page"),
             pages: Granted(memories),
             wire: Wire::default(),
             free,
@@ -573,7 +574,7 @@ proptest! {
     ) {
         let memory = ring();
         let mut front = Sender::new(memory.clone()).expect("a page");
-        let mut back = BackRing::<_, 3, 1>::attach(memory).expect("a page");
+        let mut back = BackRing::<_, _, 3, 1>::attach(memory, ring()).expect("a page");
         let mut open: Vec<_> = (0..60).map(|_| {
             front.send(&[Part { grant: 1, offset: 0, length: 60 }; 2], Offloads { checksum: true, gso: Some(GSO) }).expect("room")
         }).collect();
@@ -593,7 +594,7 @@ proptest! {
 
         let memory = ring();
         let mut front = Receiver::new(memory.clone()).expect("a page");
-        let mut back = BackRing::<_, 2, 2>::attach(memory).expect("a page");
+        let mut back = BackRing::<_, _, 2, 2>::attach(memory, ring()).expect("a page");
         for grant in 0..256 {
             front.give(grant).expect("room");
         }

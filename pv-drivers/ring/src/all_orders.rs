@@ -1,4 +1,5 @@
-//! Both ends at once, in all orders of what they do: no event is missed, no entry is seen half written.
+//! Both ends at once, in all orders of what they do: no event is missed, no entry is seen half written, and what a back end that is killed
+//! had begun is what its successor finds.
 
 use std::sync::Arc;
 
@@ -6,11 +7,12 @@ use loom::model::Builder;
 use loom::thread;
 
 use super::*;
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use crate::sync::life::{acts, killed_after};
 
 type Memory = Arc<[AtomicU32]>;
 type Front = FrontRing<Memory, 1, 1>;
-type Back = BackRing<Memory, 1, 1>;
+type Back = BackRing<Memory, Memory, 1, 1>;
 
 /// An event channel: pending or not.
 #[derive(Clone, Default)]
@@ -18,7 +20,9 @@ struct Event(Arc<AtomicBool>);
 
 impl Event {
     fn send(&self) {
-        self.0.swap(true, Ordering::AcqRel);
+        if acts() {
+            self.0.swap(true, Ordering::AcqRel);
+        }
     }
 
     fn take(&self) -> bool {
@@ -26,10 +30,14 @@ impl Event {
     }
 }
 
+fn memory(words: usize) -> Memory {
+    (0..words).map(|_| AtomicU32::new(0)).collect()
+}
+
 fn ends(slots: usize) -> (Front, Back) {
-    let memory: Memory = (0..16 + slots).map(|_| AtomicU32::new(0)).collect();
-    let front = Front::new(memory.clone()).expect("room");
-    let back = Back::attach(memory).expect("room");
+    let ring = memory(16 + slots);
+    let front = Front::new(ring.clone()).expect("room");
+    let back = Back::attach(ring, memory(2 + slots)).expect("room");
     (front, back)
 }
 
@@ -155,5 +163,84 @@ fn a_slot_is_used_again_only_when_it_was_read() {
         assert!(asked == 2 || asked == 3, "{requests:?}");
         assert_eq!(requests, [1, 2, 2][..asked]);
         assert_eq!(responses, [11, 12, 12][..asked]);
+    });
+}
+
+/// A back end is killed behind each of its stores while the guest collects; with what the next one does each request is answered once.
+#[test]
+fn a_successor_goes_on_where_a_back_end_was_killed() {
+    /// More than a back end has to do here.
+    const MOST: u32 = 14;
+    for moment in 0..=MOST {
+        model(2, move || {
+            let (ring, journal) = (memory(16 + 2), memory(2 + 2));
+            let mut front = Front::new(ring.clone()).expect("room");
+            let (to_back, to_front) = (Event::default(), Event::default());
+            for request in [1, 2] {
+                front.ask(&[request]).expect("room");
+            }
+            assert!(front.publish());
+            let collecting = thread::spawn({
+                let to_front = to_front.clone();
+                move || {
+                    let mut got = Vec::new();
+                    collect(&mut front, &to_front, &mut got);
+                    (front, got)
+                }
+            });
+            let mut requests = Vec::new();
+            let mut life = || {
+                let mut back = Back::attach(ring.clone(), journal.clone()).expect("room");
+                to_back.send();
+                serve(&mut back, &to_back, &to_front, &mut requests);
+            };
+            let survived = killed_after(moment, &mut life);
+            assert!(survived || moment < MOST);
+            life();
+            let (mut front, mut got) = collecting.join().expect("it ends");
+            collect(&mut front, &to_front, &mut got);
+            assert_eq!(got, [11, 12]);
+            assert!(requests.iter().all(|request| *request < 3), "{requests:?}");
+        });
+    }
+}
+
+/// Whoever sees a store of the journal's, or one that it has to come before, sees all that it has to come behind.
+#[test]
+fn the_journal_is_written_in_the_order_of_its_steps() {
+    model(3, || {
+        let (ring, journal) = (memory(16 + 4), memory(2 + 4));
+        let mut front = Front::new(ring.clone()).expect("room");
+        for request in [1, 2, 3] {
+            front.ask(&[request]).expect("room");
+        }
+        assert!(front.publish());
+        let mut back = Back::attach(ring.clone(), journal.clone()).expect("room");
+        let looking = thread::spawn(move || {
+            let slot = ring[16 + 2].load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            let shown = slot == 13;
+            let count = journal[1].load(Ordering::Acquire);
+            let start = journal[0].load(Ordering::Acquire);
+            assert!(start == 2 || !shown && count != 1);
+            if start == 2 {
+                assert_eq!(journal[2].load(Ordering::Relaxed), 13);
+                let count = journal[1].load(Ordering::Relaxed);
+                assert_ne!(count, 2);
+                if shown && count == 0 {
+                    fence(Ordering::Acquire);
+                    assert_eq!(ring[2].load(Ordering::Relaxed), 3);
+                }
+            }
+        });
+        // Two responses, then one, at the index 2.
+        for batch in [2, 1] {
+            for _ in 0..batch {
+                let [request] = back.take().expect("an honest peer").expect("a request");
+                back.respond(&[request + 10]).expect("a request");
+            }
+            let _ = back.publish();
+        }
+        looking.join().expect("it ends");
     });
 }

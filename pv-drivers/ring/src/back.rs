@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::journal::Journal;
 use crate::shared::{Consumer, REQUESTS, RESPONSES, Shared};
 use crate::sync::atomic::AtomicU32;
 use crate::{Fault, TooSmall};
@@ -18,12 +19,13 @@ impl fmt::Display for Unasked {
 
 impl core::error::Error for Unasked {}
 
-/// The serving end of a ring whose requests are of `REQ` words and whose responses are of `RSP` words.
+/// The serving end of a ring in `M` whose requests are of `REQ` words and whose responses are of `RSP` words, with a journal in `J`.
 #[derive(Debug)]
-pub struct BackRing<M, const REQ: usize, const RSP: usize> {
+pub struct BackRing<M, J, const REQ: usize, const RSP: usize> {
     shared: Shared<M>,
+    journal: Journal<J, RSP>,
     requests: Consumer,
-    /// Responses up to here are written.
+    /// Responses up to here are in the journal, or shown.
     answered: u32,
     /// Responses up to here are shown to the peer.
     published: u32,
@@ -31,25 +33,44 @@ pub struct BackRing<M, const REQ: usize, const RSP: usize> {
     owes_event: bool,
 }
 
-impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ, RSP> {
+impl<M, J, const REQ: usize, const RSP: usize> BackRing<M, J, REQ, RSP>
+where
+    M: AsRef<[AtomicU32]>,
+    J: AsRef<[AtomicU32]>,
+{
     /// Words of an entry, which is either.
     pub const ENTRY: usize = if REQ > RSP { REQ } else { RSP };
 
     /// Takes up a ring at its last response: an earlier back end's requests that have no answer come again. That fits who answers in the
     /// order of the requests.
     ///
+    /// The journal ([`journal_words`](crate::journal_words)) is memory that the peer cannot reach and that outlives this end: the next one
+    /// to take up the same ring gets it as it is. With a new ring it is zeroed. What was about to be shown when the earlier one died is
+    /// shown here.
+    ///
     /// # Errors
-    /// The memory is too small.
-    pub fn attach(memory: M) -> Result<Self, TooSmall> {
+    /// The memory, or the journal, is too small.
+    pub fn attach(memory: M, journal: J) -> Result<Self, TooSmall> {
         let shared = Shared::new(memory, Self::ENTRY)?;
+        let journal = Journal::new(journal, shared.slots)?;
         let start = shared.producer(RESPONSES);
-        Ok(Self {
+        let end = start.wrapping_add(journal.committed(start, shared.slots));
+        let ring = Self {
             shared,
-            requests: Consumer::new(start),
-            answered: start,
-            published: start,
+            journal,
+            requests: Consumer::new(end),
+            answered: end,
+            published: end,
             owes_event: true,
-        })
+        };
+        if start == end {
+            // It may be of another time, and counts no more.
+            ring.journal.clear();
+        } else {
+            // The event is owed anyway.
+            let _ = ring.show(start, end);
+        }
+        Ok(ring)
     }
 
     /// Entries of the ring.
@@ -72,7 +93,7 @@ impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ,
         Ok(index.map(|index| self.shared.read(index)))
     }
 
-    /// Answers a request; the peer sees it at the next [`Self::publish`].
+    /// Answers a request; the peer sees it at the next [`Self::publish`], until when the ring is as it was.
     ///
     /// # Errors
     /// All that was asked is answered.
@@ -80,7 +101,8 @@ impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ,
         if self.outstanding() == 0 {
             return Err(Unasked);
         }
-        self.shared.write(self.answered, response);
+        let nth = self.answered.wrapping_sub(self.published);
+        self.journal.write(nth, response);
         self.answered = self.answered.wrapping_add(1);
         Ok(())
     }
@@ -91,8 +113,13 @@ impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ,
     /// without which the peer sleeps for ever.
     #[must_use = "the peer may wait for an event"]
     pub fn publish(&mut self) -> bool {
-        let old = core::mem::replace(&mut self.published, self.answered);
-        let wanted = old != self.answered && self.shared.publish(RESPONSES, old, self.answered);
+        let (old, new) = (self.published, self.answered);
+        let mut wanted = false;
+        if old != new {
+            self.journal.commit(old, new.wrapping_sub(old));
+            wanted = self.show(old, new);
+            self.published = new;
+        }
         core::mem::take(&mut self.owes_event) || wanted
     }
 
@@ -105,8 +132,19 @@ impl<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize> BackRing<M, REQ,
         self.requests.sleep(&self.shared, REQUESTS, room)
     }
 
-    /// Requests that the peer may have placed ahead of what was taken.
+    /// Puts what the journal holds in the place of its requests, from `old` to `new`, and shows it. True if the peer waits for an event.
+    fn show(&self, old: u32, new: u32) -> bool {
+        for nth in 0..new.wrapping_sub(old) {
+            let response = self.journal.read(nth);
+            self.shared.write(old.wrapping_add(nth), &response);
+        }
+        let wanted = self.shared.publish(RESPONSES, old, new);
+        self.journal.clear();
+        wanted
+    }
+
+    /// Requests that the peer may have placed ahead of what was taken: it has seen no answer that is not shown.
     const fn room(&self) -> u32 {
-        self.shared.slots - self.outstanding()
+        self.shared.slots - self.requests.next.wrapping_sub(self.published)
     }
 }

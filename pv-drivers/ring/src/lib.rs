@@ -11,6 +11,9 @@
 //! responses to what it did not ask: it cannot make this end touch anything but the ring, or take more entries than the ring has without
 //! being answered in between. Who serves several rings bounds what he takes from one in a turn.
 //!
+//! A back end may be killed at any time, and another take up its ring: with the journal of the one before it every request is answered
+//! once, whatever that one had begun.
+//!
 //! An end tells its peer only what the peer wants to be told: `publish` says whether to send an event. Before it sleeps an end calls
 //! [`BackRing::sleep`] (or [`FrontRing::sleep`]), which asks for an event and tells what came meanwhile.
 #![cfg_attr(not(test), no_std)]
@@ -18,11 +21,14 @@
 
 mod back;
 mod front;
+mod journal;
 mod shared;
 mod sync;
 
 #[cfg(all(test, feature = "loom"))]
 mod all_orders;
+#[cfg(all(test, not(feature = "loom")))]
+mod kills;
 #[cfg(all(test, not(feature = "loom")))]
 mod tests;
 
@@ -30,6 +36,7 @@ use core::fmt;
 
 pub use back::{BackRing, Unasked};
 pub use front::{FrontRing, Full};
+pub use journal::journal_words;
 pub use shared::{TooSmall, slots};
 
 /// The peer's index is further away from ours than the ring allows: nothing that it says can be relied on.

@@ -37,13 +37,13 @@ pub const fn slots(words: usize, entry: usize) -> Option<u32> {
     Some(1 << if bits > 30 { 30 } else { bits })
 }
 
-/// The memory does not hold a single entry.
+/// The memory does not hold a single entry, or the journal not as many responses as the ring has entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSmall;
 
 impl fmt::Display for TooSmall {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("the memory is too small for a ring")
+        out.write_str("the memory is too small for a ring, or for its journal")
     }
 }
 
@@ -103,7 +103,7 @@ impl<M: AsRef<[AtomicU32]>> Shared<M> {
         // Release: the entries are there before the index that covers them.
         self.word(lane.producer).store(new, Ordering::Release);
         // The consumer asks for an event and then looks at the producer's index; here it is the other way round. With both sides' store
-        // ordered before their load, one of the two sees the other.
+        // ordered before their load, one of the two sees the other. What is stored behind this fence is stored behind the index.
         fence(Ordering::SeqCst);
         let event = self.word(lane.event).load(Ordering::Relaxed);
         new.wrapping_sub(event) < new.wrapping_sub(old)

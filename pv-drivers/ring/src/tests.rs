@@ -2,20 +2,25 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::sync::atomic::{AtomicU32, Ordering};
 
-type Memory = Arc<[AtomicU32]>;
+pub type Memory = Arc<[AtomicU32]>;
 
-fn memory(words: usize) -> Memory {
+pub fn memory(words: usize) -> Memory {
     (0..words).map(|_| AtomicU32::new(0)).collect()
 }
 
-type Front = FrontRing<Memory, 3, 1>;
-type Back = BackRing<Memory, 3, 1>;
+pub type Front = FrontRing<Memory, 3, 1>;
+pub type Back = BackRing<Memory, Memory, 3, 1>;
+
+/// Room for any of these rings' responses.
+fn journal() -> Memory {
+    memory(1024)
+}
 
 #[test]
 fn geometry_is_that_of_the_public_headers() {
@@ -28,7 +33,7 @@ fn geometry_is_that_of_the_public_headers() {
     assert_eq!(slots(16 * page, 28), Some(512));
     assert_eq!(slots(16 + 27, 28), None);
     assert_eq!(slots(page, 0), None);
-    assert_eq!(Back::attach(memory(18)).err(), Some(TooSmall));
+    assert_eq!(Back::attach(memory(18), journal()).err(), Some(TooSmall));
 }
 
 #[test]
@@ -46,7 +51,7 @@ fn fields_are_where_the_public_header_has_them() {
     front.ask(&[1; 28]).expect("room");
     front.ask(&[7; 28]).expect("room");
     assert!(front.publish());
-    let mut back = BackRing::<_, 28, 4>::attach(memory.clone()).expect("a page");
+    let mut back = BackRing::<_, _, 28, 4>::attach(memory.clone(), journal()).expect("a page");
     assert_eq!(back.take(), Ok(Some([1; 28])));
     assert_eq!(back.sleep(), Ok(true));
     back.respond(&[9; 4]).expect("a request");
@@ -64,7 +69,7 @@ fn a_successor_takes_what_has_no_answer() {
         front.ask(&[number; 3]).expect("room");
     }
     assert!(front.publish());
-    let mut first = Back::attach(memory.clone()).expect("a page");
+    let mut first = Back::attach(memory.clone(), journal()).expect("a page");
     for _ in 0..3 {
         first.take().expect("an honest peer");
     }
@@ -72,7 +77,7 @@ fn a_successor_takes_what_has_no_answer() {
     assert!(first.publish());
     // Written and never shown: it is as if it had not been.
     first.respond(&[1]).expect("a request");
-    let mut second = Back::attach(memory).expect("a page");
+    let mut second = Back::attach(memory, journal()).expect("a page");
     assert_eq!(second.take(), Ok(Some([1; 3])));
 }
 
@@ -86,13 +91,13 @@ fn a_successor_owes_an_event() {
     }
     assert!(front.publish());
     assert!(!front.sleep().expect("an honest peer"));
-    let mut first = Back::attach(memory.clone()).expect("a page");
+    let mut first = Back::attach(memory.clone(), journal()).expect("a page");
     assert!(first.publish());
     assert!(!first.publish());
     first.take().expect("an honest peer");
     first.respond(&[0]).expect("a request");
     assert!(first.publish());
-    let mut second = Back::attach(memory).expect("a page");
+    let mut second = Back::attach(memory, journal()).expect("a page");
     assert!(second.publish());
     // It was that one event.
     second.take().expect("an honest peer");
@@ -104,13 +109,35 @@ fn a_successor_owes_an_event() {
 fn nothing_is_answered_that_was_not_asked() {
     let memory = memory(1024);
     let mut front = Front::new(memory.clone()).expect("a page");
-    let mut back = Back::attach(memory.clone()).expect("a page");
+    let mut back = Back::attach(memory.clone(), journal()).expect("a page");
     assert_eq!(back.respond(&[1]), Err(Unasked));
     memory[2].store(1, Ordering::Relaxed);
     assert!(front.take().is_err());
     front.ask(&[0; 3]).expect("room");
     // Written, not yet shown: nobody can have answered it.
     assert!(front.sleep().is_err());
+}
+
+/// Nobody can have made room with answers that were not shown; there is none for them in the journal.
+#[test]
+fn answers_that_are_not_shown_make_no_room() {
+    let memory = memory(16 + 4 * 3);
+    let mut front = Front::new(memory.clone()).expect("room");
+    let mut back = Back::attach(memory.clone(), journal()).expect("room");
+    while front.ask(&[0; 3]).is_ok() {}
+    let _ = front.publish();
+    while let Some(request) = back.take().expect("an honest peer") {
+        back.respond(&[request[0]]).expect("a request");
+    }
+    memory[0].store(5, Ordering::Relaxed);
+    let ahead = Fault {
+        theirs: 5,
+        ours: 4,
+        room: 0,
+    };
+    assert_eq!(back.take(), Err(ahead));
+    let _ = back.publish();
+    assert!(back.take().expect("a request").is_some());
 }
 
 #[derive(Clone, Debug)]
@@ -143,7 +170,7 @@ proptest! {
     ) {
         let memory = memory(words);
         let mut front = Front::starting_at(memory.clone(), start).expect("an entry fits");
-        let mut back = Back::attach(memory).expect("an entry fits");
+        let mut back = Back::attach(memory, journal()).expect("an entry fits");
         let mut written = VecDeque::new();
         let mut shown = VecDeque::new();
         let mut taken = VecDeque::new();
@@ -197,7 +224,7 @@ proptest! {
     ) {
         let memory = memory(83);
         Front::starting_at(memory.clone(), start).expect("an entry fits");
-        let mut back = Back::attach(memory.clone()).expect("an entry fits");
+        let mut back = Back::attach(memory.clone(), journal()).expect("an entry fits");
         let near = small.into_iter().map(|(word, ahead)| (word, start.wrapping_add(ahead)));
         for (word, lie) in lies.into_iter().chain(near) {
             memory[word].store(lie, Ordering::Relaxed);

@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
+use std::sync::atomic::Ordering;
+
+use tempfile::TempDir;
+
 use super::*;
 use crate::Written;
 use crate::store::Changed;
@@ -138,13 +142,14 @@ type Work = Box<dyn FnMut(&mut dyn FnMut(&mut Recorder))>;
 struct Bench {
     tree: Arc<Mutex<Tree>>,
     manager: Work,
+    folder: Arc<TempDir>,
 }
 
 impl Bench {
     /// With a device as the toolstack makes it.
     fn new() -> Self {
         let tree = Arc::new(Mutex::new(Tree::default()));
-        let mut bench = Self::over(tree);
+        let mut bench = Self::over(tree, Arc::new(tempfile::tempdir().expect("a folder")));
         for (path, value) in [
             (format!("{BACK}/frontend"), FRONT),
             (format!("{BACK}/online"), "1"),
@@ -158,7 +163,7 @@ impl Bench {
         bench
     }
 
-    fn over(tree: Arc<Mutex<Tree>>) -> Self {
+    fn over(tree: Arc<Mutex<Tree>>, folder: Arc<TempDir>) -> Self {
         let (idle, _) = rustix::pipe::pipe().expect("a pipe");
         let shared = tree.clone();
         let connect = move || {
@@ -167,9 +172,10 @@ impl Bench {
             }
             Ok(Fake(shared.clone(), idle.try_clone()?))
         };
-        let mut manager = Manager::new(Recorder::default(), connect);
+        let mut manager = Manager::new(Recorder::default(), Journals::new(folder.path()), connect);
         Self {
             tree,
+            folder,
             manager: Box::new(move |look| {
                 for _ in 0..12 {
                     manager.turn(Some(Duration::ZERO)).expect("polling works");
@@ -198,6 +204,33 @@ impl Bench {
         let mut calls = Vec::new();
         (self.manager)(&mut |driver| calls = std::mem::take(&mut driver.calls));
         calls
+    }
+
+    /// The manager is killed and another one started, which finds what there is.
+    fn another(self) -> Self {
+        {
+            let mut tree = self.tree.lock().expect("one thread");
+            tree.watches.clear();
+            tree.events.clear();
+        }
+        Self::over(self.tree, self.folder)
+    }
+
+    /// What a worker does with its journal: a word that the one before it has left, and its own.
+    fn journal(&self, word: u32) -> u32 {
+        let journals = Journals::new(self.folder.path()).open(DEVICE, "9", &[1]);
+        journals.expect("a file")[0].as_ref()[0].swap(word, Ordering::Relaxed)
+    }
+
+    fn has_journal(&self) -> bool {
+        !Journals::new(self.folder.path()).devices().is_empty()
+    }
+
+    /// The device's nodes are removed.
+    fn removed(&mut self) {
+        let mut tree = self.tree.lock().expect("one thread");
+        tree.nodes.retain(|path, _| !path.starts_with(BACK));
+        tree.fire(BACK);
     }
 
     fn happens(&mut self, event: fn() -> Event) {
@@ -240,11 +273,7 @@ fn a_device_is_offered_connected_and_closed() {
 #[test]
 fn a_removed_device_is_let_go_of() {
     let mut bench = Bench::connected();
-    {
-        let mut tree = bench.tree.lock().expect("one thread");
-        tree.nodes.retain(|path, _| !path.starts_with(BACK));
-        tree.fire(BACK);
-    }
+    bench.removed();
     assert_eq!(bench.work(), ["disconnect"]);
     assert_eq!(bench.tree.lock().expect("one thread").watches.len(), 1);
 }
@@ -285,9 +314,7 @@ fn a_lost_worker_is_replaced_without_a_word_to_the_guest() {
 fn a_new_manager_takes_up_what_is_connected() {
     let mut first = Bench::connected();
     first.front("state", "4");
-    first.tree.lock().expect("one thread").watches.clear();
-    let mut second = Bench::over(first.tree.clone());
-    assert_eq!(second.work(), ["connect 9"]);
+    assert_eq!(first.another().work(), ["connect 9"]);
 }
 
 #[test]
@@ -313,4 +340,62 @@ fn a_failed_device_is_closed() {
     bench.happens(|| Event::Failed(DEVICE, Failure::Guest("a lie".to_owned())));
     assert_eq!(bench.work(), ["disconnect"]);
     assert_eq!(bench.back("state").as_deref(), Some("6"));
+}
+
+/// Workers and managers come and go, the rings stay: so does their journal.
+#[test]
+fn a_device_that_is_taken_up_again_has_its_journal() {
+    let mut bench = Bench::connected();
+    bench.front("state", "4");
+    assert_eq!(bench.journal(1), 0);
+    bench.happens(|| Event::Lost(DEVICE));
+    std::thread::sleep(PAUSE);
+    assert_eq!(bench.work(), ["connect 9"]);
+    assert_eq!(bench.journal(2), 1);
+    let mut bench = bench.another();
+    assert_eq!(bench.work(), ["connect 9"]);
+    assert_eq!(bench.journal(3), 2);
+    // The manager may be killed before it has said that it is connected.
+    bench.set(&format!("{BACK}/state"), "2");
+    let mut bench = bench.another();
+    assert_eq!(bench.work(), ["connect 9"]);
+    assert_eq!(bench.journal(4), 3);
+}
+
+/// A front end that closed, began anew, was to blame or went: what comes then is another ring.
+#[test]
+fn rings_that_are_given_up_take_their_journal_along() {
+    let ends: [fn(&mut Bench); 4] = [
+        |bench| bench.front("state", "6"),
+        |bench| bench.front("state", "1"),
+        |bench| bench.happens(|| Event::Failed(DEVICE, Failure::Guest("a lie".to_owned()))),
+        Bench::removed,
+    ];
+    for end in ends {
+        let mut bench = Bench::connected();
+        bench.front("state", "4");
+        bench.journal(1);
+        end(&mut bench);
+        bench.work();
+        assert!(!bench.has_journal());
+    }
+}
+
+/// The same while there is no manager to see it.
+#[test]
+fn a_new_manager_removes_journals_of_rings_that_are_gone() {
+    let ends: [fn(&mut Bench); 3] = [
+        |bench| bench.front("state", "6"),
+        |bench| bench.front("state", "1"),
+        Bench::removed,
+    ];
+    for end in ends {
+        let mut bench = Bench::connected();
+        bench.front("state", "4");
+        bench.journal(1);
+        end(&mut bench);
+        let mut bench = bench.another();
+        bench.work();
+        assert!(!bench.has_journal());
+    }
 }

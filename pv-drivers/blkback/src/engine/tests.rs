@@ -67,8 +67,9 @@ impl Guest for Fake {
 struct Bench {
     front: FrontRing<Memory, REQUEST_WORDS_64, RESPONSE_WORDS_64>,
     memory: Memory,
+    journal: Memory,
     pages: Pages,
-    engine: Option<Engine<Fake, Memory>>,
+    engine: Option<Engine<Fake, Memory, Memory>>,
     file: tempfile::NamedTempFile,
     format: Format,
     read_only: bool,
@@ -86,10 +87,12 @@ impl Bench {
             Format::Raw => file.as_file().set_len(SECTORS * 512).expect("so long"),
             Format::Qcow2 => make_qcow2(file.path(), None),
         }
-        let memory: Memory = (0..1024).map(|_| AtomicU32::new(0)).collect();
+        let [memory, journal] =
+            [(); 2].map(|()| -> Memory { (0..1024).map(|_| AtomicU32::new(0)).collect() });
         let mut bench = Self {
             front: FrontRing::new(memory.clone()).expect("a page"),
             memory,
+            journal,
             pages: Pages::default(),
             engine: None,
             file,
@@ -111,7 +114,8 @@ impl Bench {
             std::mem::forget(std::mem::replace(&mut engine.image, plain));
         }
         self.engine = None;
-        let ring = DiskRing::attach(Abi::X86_64, self.memory.clone()).expect("a page");
+        let ring = DiskRing::attach(Abi::X86_64, self.memory.clone(), self.journal.clone());
+        let ring = ring.expect("a page");
         let guest = Fake {
             pages: self.pages.clone(),
             idle: self.idle.0.try_clone().expect("a descriptor"),
