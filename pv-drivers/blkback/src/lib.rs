@@ -16,7 +16,8 @@
 //!
 //! Responses go out in the order of the requests. What has no response when a worker dies is thus a run of whole requests, which its
 //! successor does again: reads, writes and discards have the same outcome when they are done twice, and no later request has been
-//! answered that could have relied on them. Nothing else has to be remembered.
+//! answered that could have relied on them. Responses that were on their way into the ring are in its journal ([`oxen_backend::journal`]).
+//! Nothing else has to be remembered.
 
 pub mod buffer;
 pub mod driver;

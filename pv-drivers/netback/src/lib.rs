@@ -10,8 +10,9 @@
 //! * [`hotplug`]: bridges for the network cards that Linux's own back end serves.
 //!
 //! Packets are copied between granted pages and memory of the worker, many with one call; no page of a guest is mapped but its rings. Answers
-//! go out in the order of the requests, when the work is done: whoever takes a ring up after a worker died does again what has no answer.
-//! A packet may then be sent twice, which networks do too.
+//! go out in the order of the requests, when the work is done: whoever takes a ring up after a worker died gives the answers that were on
+//! their way (they are in its journal, [`oxen_backend::journal`]) and does again what has none. A packet from the guest may then be sent
+//! twice and one to it may be lost, which networks do too; its pages for packets come again.
 #![deny(unsafe_code)]
 
 pub mod arena;
