@@ -19,6 +19,10 @@ const ROUNDS_VARIABLE: &str = "OXEN_NETWORK_ROUNDS";
 /// Cards that a guest has beside its first one then.
 const MORE: u32 = 15;
 
+/// A neighbour that does not answer for three seconds is gone for Linux, and no connection can be made: on a busy host the back end
+/// may take as long to start again. So it is asked for longer.
+const PATIENT: &str = "for f in /proc/sys/net/ipv4/neigh/*/?cast_solicit; do echo 60 >$f; done;";
+
 /// Shell functions.
 ///
 /// - `in_guest GUEST COMMAND` types a command on a guest's console and succeeds if it does.
@@ -76,6 +80,7 @@ fn cards(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
         "modprobe xen-netback && ox create -p {CONFIG} \"vif=['type=kernel']\" && ox destroy demo"
     ))?;
     refused(dom0)?;
+    dom0.run(PATIENT)?;
     let before = used(dom0)?;
     let links = dom0.run("ls /sys/class/net")?;
 
@@ -85,7 +90,7 @@ fn cards(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
     ))?;
     for (guest, last) in [("one", 11), ("two", 12)] {
         dom0.run(&format!(
-            "in_guest {guest} 'ip addr add 192.168.77.{last}/24 dev eth0 && ip link set eth0 up && httpd -h /' && ping -c 3 -w 60 192.168.77.{last}"
+            "in_guest {guest} '{PATIENT} ip addr add 192.168.77.{last}/24 dev eth0 && ip link set eth0 up && httpd -h /' && ping -c 3 -w 60 192.168.77.{last}"
         ))?;
     }
     let queues = dom0.run("ls -d /sys/class/net/$(vif one 0)/queues/tx-* | wc -l")?;
