@@ -26,7 +26,8 @@ const PATIENT: &str = "for f in /proc/sys/net/ipv4/neigh/*/?cast_solicit; do ech
 /// Shell functions.
 ///
 /// - `in_guest GUEST COMMAND` types a command on a guest's console and succeeds if it does.
-/// - `back_and_forth GUEST NUMBER` has a guest fetch dom0's file, fetches it back from the guest's address with that number, and compares.
+/// - `there GUEST` has a guest fetch dom0's file; `back GUEST NUMBER` fetches it from the guest's address with that number, and compares.
+/// - `or_tell COMMAND` shows how things stand if a command fails.
 /// - `learned` lists the addresses that the bridge has learned.
 /// - `killer COUNT` kills the back end so often, each time when both guests' cards are served again and a megabyte has passed, for TCP
 ///   waits longer and longer where nothing does: all its processes, those that serve, or the one that watches over them.
@@ -34,7 +35,9 @@ const PATIENT: &str = "for f in /proc/sys/net/ipv4/neigh/*/?cast_solicit; do ech
 /// - `took COMMAND` prints in how many hundredths of a second it ended.
 const OWN_FUNCTIONS: &[&str] = &[
     r#"k=0; in_guest() { g=$1; shift; k=$((k+1)); type_in $g "$*; echo ma''rk$k \$?"; within 120 "grep -q 'mark$k [0-9]' $(log $g)" && grep -q "mark$k 0" $(log $g) || { echo "in $g: $*"; tail -n 15 $(log $g); tail -n 5 /var/log/xen/oxnet.log; false; }; }"#,
-    r#"back_and_forth() { in_guest $1 'wget -q -O /data http://192.168.77.1:5000/data' && timeout 120 wget -q -O /run/back http://192.168.77.$2/data && cmp /run/data /run/back && in_guest $1 'rm /data' && rm /run/back; }"#,
+    r#"there() { in_guest $1 'wget -q -O /data http://192.168.77.1:5000/data'; }"#,
+    r#"back() { timeout 120 wget -q -O /run/back http://192.168.77.$2/data && cmp /run/data /run/back && in_guest $1 'rm /data' && rm /run/back; }"#,
+    r#"or_tell() { "$@" || { ps | grep oxnet; netstat -tn; cat /proc/net/arp /run/kille*; tail -n 30 /var/log/xen/oxnet.log; false; }; }"#,
     r#"vif() { echo vif$(ox domid $1).$2; }"#,
     r#"served() { grep -c 'taken up again' /var/log/xen/oxnet.log; }"#,
     r#"victims() { for p in $(pidof oxnet); do case $(($1 % 3)),$(grep -c serve /proc/$p/cmdline) in 1,0|2,1) ;; *) echo $p;; esac; done; }"#,
@@ -101,7 +104,7 @@ fn cards(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
     dom0.run(&format!(
         "dd if=/dev/urandom of=/run/data bs=1M count={size} 2>/dev/null; httpd -p 5000 -h /run"
     ))?;
-    dom0.run("back_and_forth two 12")?;
+    back_and_forth(dom0, "two", 12)?;
     killed(dom0, kind)?;
     dom0.run("rm /run/data; kill $(pidof httpd)")?;
     spoofed(dom0)?;
@@ -134,13 +137,20 @@ fn refused(dom0: &mut Dom0) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A file goes to a guest and back, each way within the time that a command has.
+fn back_and_forth(dom0: &mut Dom0, guest: &str, last: u32) -> Result<(), Failure> {
+    dom0.run(&format!("or_tell there {guest}"))?;
+    dom0.run(&format!("or_tell back {guest} {last}"))?;
+    Ok(())
+}
+
 /// The back end is killed, in all its parts, while the guest receives and sends; no connection is lost.
 fn killed(dom0: &mut Dom0, kind: Kind) -> Result<(), Failure> {
     let usual = if kind == Kind::Bochs { 3 } else { 6 };
     let kills = number(KILLS_VARIABLE)?.unwrap_or(usual);
     dom0.run(&format!("killer {kills} &"))?;
     loop {
-        dom0.run("back_and_forth one 11 || { ps | grep oxnet; netstat -tn; cat /run/kille*; tail -n 30 /var/log/xen/oxnet.log; false; }")?;
+        back_and_forth(dom0, "one", 11)?;
         if dom0.try_run("[ -e /run/killed ]")?.status == 0 {
             break;
         }
