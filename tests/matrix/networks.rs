@@ -27,7 +27,7 @@ const PATIENT: &str = "for f in /proc/sys/net/ipv4/neigh/*/?cast_solicit; do ech
 ///
 /// - `in_guest GUEST COMMAND` types a command on a guest's console and succeeds if it does.
 /// - `there GUEST` has a guest fetch dom0's file; `back GUEST NUMBER` fetches it from the guest's address with that number, and compares.
-/// - `or_tell COMMAND` shows how things stand if a command fails.
+/// - `or_tell COMMAND` shows how things stand, as `tell` does, if a command fails.
 /// - `learned` lists the addresses that the bridge has learned.
 /// - `killer COUNT` kills the back end so often, each time when both guests' cards are served again and a megabyte has passed, for TCP
 ///   waits longer and longer where nothing does: all its processes, those that serve, or the one that watches over them.
@@ -37,13 +37,14 @@ const OWN_FUNCTIONS: &[&str] = &[
     r#"k=0; in_guest() { g=$1; shift; k=$((k+1)); type_in $g "$*; echo ma''rk$k \$?"; within 120 "grep -q 'mark$k [0-9]' $(log $g)" && grep -q "mark$k 0" $(log $g) || { echo "in $g: $*"; tail -n 15 $(log $g); tail -n 5 /var/log/xen/oxnet.log; false; }; }"#,
     r#"there() { in_guest $1 'wget -q -O /data http://192.168.77.1:5000/data'; }"#,
     r#"back() { timeout 120 wget -q -O /run/back http://192.168.77.$2/data && cmp /run/data /run/back && in_guest $1 'rm /data' && rm /run/back; }"#,
-    r#"or_tell() { "$@" || { ps | grep oxnet; netstat -tn; cat /proc/net/arp /run/kille*; tail -n 30 /var/log/xen/oxnet.log; false; }; }"#,
+    r#"tell() { ps | grep oxnet; netstat -tn; cat /proc/net/arp /run/kille*; ip -s link; tail -n 30 /var/log/xen/oxnet.log; }"#,
+    r#"or_tell() { "$@" || { tell; false; }; }"#,
     r#"vif() { echo vif$(ox domid $1).$2; }"#,
     r#"served() { grep -c 'taken up again' /var/log/xen/oxnet.log; }"#,
     r#"victims() { for p in $(pidof oxnet); do case $(($1 % 3)),$(grep -c serve /proc/$p/cmdline) in 1,0|2,1) ;; *) echo $p;; esac; done; }"#,
     r#"flows() { cat /sys/class/net/$1/statistics/[rt]x_bytes 2>/dev/null | awk '{ sum += $1 } END { exit !(sum > 1000000) }'; }"#,
     r#"killer() { i=0; v=$(vif one 0); while [ $i -lt $1 ]; do c=$(served); kill -9 $(victims $i); within 100 "[ \$(served) -ge $((c+2)) ] && flows $v" || break; i=$((i+1)); done >/run/killer 2>&1; echo $i >/run/killed; }"#,
-    r#"loader() { while [ ! -e /run/stop ]; do wget -q -O /run/load http://192.168.77.12/bin/busybox && cmp -s /run/load /bin/busybox || echo failed; done >/run/loader 2>&1; }"#,
+    r#"loader() { while [ ! -e /run/stop ]; do timeout 60 wget -q -O /run/load http://192.168.77.12/bin/busybox && cmp -s /run/load /bin/busybox || { echo failed; tell; }; done >/run/loader 2>&1; }"#,
     r#"hundredths() { awk '{ print int($1 * 100) }' /proc/uptime; }"#,
     r#"took() { b=$(hundredths); "$@" && echo $(($(hundredths)-b)); }"#,
     r#"attach() { ox network-attach two mac=$1,type=$2 && within 60 "ox network-list two | grep -q '$1.*connected'" || { ox network-list two; tail -n 20 /var/log/xen/oxnet.log; false; }; }"#,

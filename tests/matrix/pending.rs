@@ -2,9 +2,14 @@
 //! An entry goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST)];
+const PENDING: &[(&str, &str)] = &[
+    ("kvm::", NO_HOST),
+    ("tcg::networks::bridge", FIRST_CARD_DEAF),
+];
 
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
+
+const FIRST_CARD_DEAF: &str = "on a busy host, seen twice: while a guest is given 15 more cards its first one answers no connection for two minutes";
 
 /// Why a test is skipped, if it is.
 pub fn reason(test: &str) -> Option<&'static str> {
