@@ -19,6 +19,8 @@ pub mod arena;
 pub mod credit;
 pub mod driver;
 pub mod drops;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fakes;
 pub mod hotplug;
 pub mod job;
 pub mod machine;

@@ -1,7 +1,5 @@
 //! Both directions against a guest that is made up: its rings, its pages and an interface are memory.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,8 +13,8 @@ use oxen_ring::FrontRing;
 use proptest::prelude::*;
 
 use crate::drops::{Drops, Reason};
+use crate::fakes::{Granted, Wire};
 use crate::job::Guest;
-use crate::machine::{Fetch, Interface, Pages, Store};
 use crate::receive::{End, JOURNAL, Receive};
 use crate::transmit::Transmit;
 use crate::vnet::{Checksum, Header};
@@ -44,52 +42,6 @@ fn ring() -> Memory {
 /// Of a new ring.
 fn journal() -> Memory {
     (0..JOURNAL).map(|_| AtomicU32::new(0)).collect()
-}
-
-/// Granted pages by reference. What is not there was revoked.
-#[derive(Default)]
-struct Granted(BTreeMap<u32, Vec<u8>>);
-
-impl Pages for Granted {
-    fn fetch(&mut self, copies: Vec<Fetch<'_>>) -> io::Result<Vec<bool>> {
-        let copied = copies.into_iter().map(|copy| {
-            let page = self.0.get(&copy.reference)?;
-            let offset = usize::from(copy.offset);
-            copy.to.copy_from_slice(&page[offset..][..copy.to.len()]);
-            Some(())
-        });
-        Ok(copied.map(|done| done.is_some()).collect())
-    }
-
-    fn store(&mut self, copies: Vec<Store<'_>>) -> io::Result<Vec<bool>> {
-        let copied = copies.into_iter().map(|copy| {
-            let page = self.0.get_mut(&copy.reference)?;
-            page[..copy.from.len()].copy_from_slice(copy.from);
-            Some(())
-        });
-        Ok(copied.map(|done| done.is_some()).collect())
-    }
-}
-
-#[derive(Default)]
-struct Wire {
-    sent: Vec<(Header, Vec<u8>)>,
-    arriving: VecDeque<(Header, Vec<u8>)>,
-}
-
-impl Interface for Wire {
-    fn send(&mut self, header: &Header, parts: &[&[u8]]) -> io::Result<()> {
-        self.sent.push((*header, parts.concat()));
-        Ok(())
-    }
-
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(Header, usize)>> {
-        let Some((header, packet)) = self.arriving.pop_front() else {
-            return Ok(None);
-        };
-        buffer[..packet.len()].copy_from_slice(&packet);
-        Ok(Some((header, packet.len())))
-    }
 }
 
 /// An Ethernet packet of so many bytes from an address; TCP in IPv4, without its checksum.

@@ -19,11 +19,34 @@ mod send;
 mod tests;
 
 use core::fmt;
+use core::sync::atomic::AtomicU32;
+
+use oxen_ring::{FrontRing, TooSmall};
 
 pub use negotiate::{Channels, KIND, Mac, Offer, Queue, Wants, announce, connected, offered};
 pub use oxen_frontend::{Ends, Refused, Store};
 pub use receive::{Frame, Receiver};
 pub use send::{FrameId, Offloads, Sender, Unsent};
+
+/// Slots of a ring of one page, which either ring is.
+const SLOTS: usize = 256;
+
+/// A slot's place in the ring, and in tables that are as large.
+const fn place(slot: u16) -> usize {
+    slot as usize % SLOTS
+}
+
+/// An empty ring of one page.
+fn ring_of_a_page<M: AsRef<[AtomicU32]>, const REQ: usize, const RSP: usize>(
+    memory: M,
+) -> Result<FrontRing<M, REQ, RSP>, TooSmall> {
+    let ring = FrontRing::new(memory)?;
+    if ring.slots() as usize == SLOTS {
+        Ok(ring)
+    } else {
+        Err(TooSmall)
+    }
+}
 
 /// Bytes of a frame, all in one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

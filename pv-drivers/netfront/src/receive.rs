@@ -4,15 +4,12 @@ use core::sync::atomic::AtomicU32;
 
 use arrayvec::ArrayVec;
 use oxen_netif::PAGE;
-use oxen_netif::extra::{Extra, Gso, KINDS};
+use oxen_netif::extra::{Extra, Gso, KINDS, Next};
 use oxen_netif::receive::{Flags, Request, Response, SLOT};
 use oxen_netif::transmit::SLOTS_MAX;
 use oxen_ring::{FrontRing, Full, TooSmall};
 
-use crate::{Fault, Part};
-
-/// Slots of a ring of one page.
-const SLOTS: usize = 256;
+use crate::{Fault, Part, SLOTS, place, ring_of_a_page};
 
 /// A frame. All pages that it names are the guest's again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,17 +28,6 @@ pub struct Frame {
     pub failed: bool,
 }
 
-/// What comes next on the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// A frame's first part.
-    First,
-    /// An extra slot, and after the last one another part if there is one.
-    Extra { parts: bool },
-    /// Another part.
-    Part,
-}
-
 /// The ring on which the guest receives, of one page.
 #[derive(Debug)]
 pub struct Receiver<M> {
@@ -56,22 +42,14 @@ pub struct Receiver<M> {
     extras: usize,
 }
 
-const fn place(slot: u16) -> usize {
-    slot as usize % SLOTS
-}
-
 impl<M: AsRef<[AtomicU32]>> Receiver<M> {
     /// Over memory that is granted to the back end and that it does not know yet.
     ///
     /// # Errors
     /// It is less than a page.
     pub fn new(memory: M) -> Result<Self, TooSmall> {
-        let ring = FrontRing::new(memory)?;
-        if ring.slots() as usize != SLOTS {
-            return Err(TooSmall);
-        }
         Ok(Self {
-            ring,
+            ring: ring_of_a_page(memory)?,
             given: [None; SLOTS],
             give: 0,
             take: 0,
@@ -174,7 +152,7 @@ impl<M: AsRef<[AtomicU32]>> Receiver<M> {
                 return Ok(Next::Extra { parts: more });
             }
         }
-        Ok(after(more))
+        Ok(Next::after(more))
     }
 
     fn extra(&mut self, grant: u32, words: [u32; SLOT], parts: bool) -> Result<Next, Fault> {
@@ -187,14 +165,6 @@ impl<M: AsRef<[AtomicU32]>> Receiver<M> {
             self.frame.gso = Some(gso);
         }
         (self.frame.unused.try_push(grant)).map_err(|_| Fault::Parts)?;
-        Ok(if more {
-            Next::Extra { parts }
-        } else {
-            after(parts)
-        })
+        Ok(Next::after_extra(more, parts))
     }
-}
-
-const fn after(parts: bool) -> Next {
-    if parts { Next::Part } else { Next::First }
 }

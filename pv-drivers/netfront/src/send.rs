@@ -9,10 +9,7 @@ use oxen_netif::transmit::{REQUEST, RESPONSE, Response, slots};
 use oxen_netif::{ETHERNET_HEADER, PAGE, SLOTS_MIN, Status};
 use oxen_ring::{FrontRing, TooSmall};
 
-use crate::{Fault, Part};
-
-/// Slots of a ring of one page.
-const SLOTS: usize = 256;
+use crate::{Fault, Part, SLOTS, place, ring_of_a_page};
 
 /// A frame that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,22 +84,14 @@ pub struct Sender<M> {
     extras: usize,
 }
 
-const fn place(id: u16) -> usize {
-    id as usize % SLOTS
-}
-
 impl<M: AsRef<[AtomicU32]>> Sender<M> {
     /// Over memory that is granted to the back end and that it does not know yet.
     ///
     /// # Errors
     /// It is less than a page.
     pub fn new(memory: M) -> Result<Self, TooSmall> {
-        let ring = FrontRing::new(memory)?;
-        if ring.slots() as usize != SLOTS {
-            return Err(TooSmall);
-        }
         Ok(Self {
-            ring,
+            ring: ring_of_a_page(memory)?,
             next: 0,
             open: [None; SLOTS],
             frames: [None; SLOTS],

@@ -1,6 +1,6 @@
 //! Against the back end's own code, with memory for rings, pages and the wire; and against a back end that says anything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use oxen_config::vif::Mac as Address;
 use oxen_frontend::Text;
 use oxen_netback::driver;
 use oxen_netback::drops::Drops;
+use oxen_netback::fakes::{Granted, Wire};
 use oxen_netback::job::{self, Events};
-use oxen_netback::machine::{self, Fetch, Interface, Pages};
 use oxen_netback::receive::{End, Receive};
 use oxen_netback::transmit::Transmit;
 use oxen_netback::vnet::{Checksum, Header};
@@ -218,52 +218,6 @@ fn addresses_are_read_as_the_tools_write_them() {
         "00:16:3e:01:02:0g",
     ] {
         assert_eq!(wrong.parse::<Mac>(), Err(Refused::Nonsense), "{wrong:?}");
-    }
-}
-
-/// Granted pages by reference.
-#[derive(Default)]
-struct Granted(BTreeMap<u32, Vec<u8>>);
-
-impl Pages for Granted {
-    fn fetch(&mut self, copies: Vec<Fetch<'_>>) -> io::Result<Vec<bool>> {
-        let copied = copies.into_iter().map(|copy| {
-            let page = self.0.get(&copy.reference)?;
-            let offset = usize::from(copy.offset);
-            copy.to.copy_from_slice(&page[offset..][..copy.to.len()]);
-            Some(())
-        });
-        Ok(copied.map(|done| done.is_some()).collect())
-    }
-
-    fn store(&mut self, copies: Vec<machine::Store<'_>>) -> io::Result<Vec<bool>> {
-        let copied = copies.into_iter().map(|copy| {
-            let page = self.0.get_mut(&copy.reference)?;
-            page[..copy.from.len()].copy_from_slice(copy.from);
-            Some(())
-        });
-        Ok(copied.map(|done| done.is_some()).collect())
-    }
-}
-
-#[derive(Default)]
-struct Wire {
-    sent: Vec<(Header, Vec<u8>)>,
-    arriving: VecDeque<(Header, Vec<u8>)>,
-}
-
-impl Interface for Wire {
-    fn send(&mut self, header: &Header, parts: &[&[u8]]) -> io::Result<()> {
-        self.sent.push((*header, parts.concat()));
-        Ok(())
-    }
-
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(Header, usize)>> {
-        let Some((header, packet)) = self.arriving.pop_front() else {
-            return Ok(None);
-        };
-        buffer[..packet.len()].copy_from_slice(&packet);
-        Ok(Some((header, packet.len())))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Slots that say something about a packet (`struct netif_extra_info`): eight bytes, on either ring.
+//! Slots that say something about a packet (`struct netif_extra_info`): eight bytes, on either ring. They come behind a packet's first slot
+//! and before its other parts.
 
 /// Which large packets a peer segments itself (`XEN_NETIF_GSO_TYPE_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,36 @@ pub enum Extra {
 
 /// Kinds of extra slots that there are (`XEN_NETIF_EXTRA_TYPE_MAX` less one).
 pub const KINDS: usize = 5;
+
+/// What comes next on a ring: the same on both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A packet's first slot.
+    First,
+    /// An extra slot.
+    Extra {
+        /// After the last one another part follows.
+        parts: bool,
+    },
+    /// Another part.
+    Part,
+}
+
+impl Next {
+    /// Behind a slot that no extra slot follows.
+    pub const fn after(parts: bool) -> Self {
+        if parts { Self::Part } else { Self::First }
+    }
+
+    /// Behind an extra slot.
+    pub const fn after_extra(more: bool, parts: bool) -> Self {
+        if more {
+            Self::Extra { parts }
+        } else {
+            Self::after(parts)
+        }
+    }
+}
 
 const GSO: u8 = 1;
 const MULTICAST_ADD: u8 = 2;

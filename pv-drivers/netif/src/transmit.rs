@@ -8,7 +8,7 @@ use core::fmt;
 use arrayvec::ArrayVec;
 use bitflags::bitflags;
 
-use crate::extra::{Extra, Gso, KINDS, Nonsense};
+use crate::extra::{Extra, Gso, KINDS, Next, Nonsense};
 use crate::{ETHERNET_HEADER, PAGE, SLOTS_MIN, Status, halves, joined};
 
 /// Words of a request.
@@ -206,17 +206,6 @@ impl Packet {
     }
 }
 
-/// What comes next on the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// A packet's first request.
-    First,
-    /// An extra slot, and after the last one another part if there is one.
-    Extra { parts: bool },
-    /// Another part.
-    Part,
-}
-
 /// Makes packets of slots, in the order in which they are on the ring.
 #[derive(Debug)]
 pub struct Assembler {
@@ -278,7 +267,7 @@ impl Assembler {
         if request.flags.contains(Flags::EXTRA_INFO) {
             Next::Extra { parts }
         } else {
-            after(parts)
+            Next::after(parts)
         }
     }
 
@@ -293,11 +282,7 @@ impl Assembler {
             Extra::MulticastAdd(_) | Extra::MulticastRemove(_) => return Err(Broken::Multicast),
             Extra::Hash | Extra::Headroom => {}
         }
-        Ok(if more {
-            Next::Extra { parts }
-        } else {
-            after(parts)
-        })
+        Ok(Next::after_extra(more, parts))
     }
 
     fn part(&mut self, request: Request) -> Result<Next, Broken> {
@@ -309,12 +294,8 @@ impl Assembler {
         };
         in_page(&part)?;
         (self.packet.parts.try_push(part)).map_err(|_| Broken::Slots)?;
-        Ok(after(request.flags.contains(Flags::MORE_DATA)))
+        Ok(Next::after(request.flags.contains(Flags::MORE_DATA)))
     }
-}
-
-const fn after(parts: bool) -> Next {
-    if parts { Next::Part } else { Next::First }
 }
 
 const fn in_page(part: &Part) -> Result<(), Broken> {

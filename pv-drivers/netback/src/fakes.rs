@@ -1,0 +1,56 @@
+//! Pages and an interface that are memory, for tests.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use crate::machine::{Fetch, Interface, Pages, Store};
+use crate::vnet::Header;
+
+/// Granted pages by reference. What is not there was revoked.
+#[derive(Debug, Default)]
+pub struct Granted(pub BTreeMap<u32, Vec<u8>>);
+
+impl Pages for Granted {
+    fn fetch(&mut self, copies: Vec<Fetch<'_>>) -> io::Result<Vec<bool>> {
+        let copied = copies.into_iter().map(|copy| {
+            let page = self.0.get(&copy.reference)?;
+            let offset = usize::from(copy.offset);
+            copy.to.copy_from_slice(&page[offset..][..copy.to.len()]);
+            Some(())
+        });
+        Ok(copied.map(|done| done.is_some()).collect())
+    }
+
+    fn store(&mut self, copies: Vec<Store<'_>>) -> io::Result<Vec<bool>> {
+        let copied = copies.into_iter().map(|copy| {
+            let page = self.0.get_mut(&copy.reference)?;
+            page[..copy.from.len()].copy_from_slice(copy.from);
+            Some(())
+        });
+        Ok(copied.map(|done| done.is_some()).collect())
+    }
+}
+
+/// An interface: what was sent on it, and what arrives.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// Oldest first.
+    pub sent: Vec<(Header, Vec<u8>)>,
+    /// Next first.
+    pub arriving: VecDeque<(Header, Vec<u8>)>,
+}
+
+impl Interface for Wire {
+    fn send(&mut self, header: &Header, parts: &[&[u8]]) -> io::Result<()> {
+        self.sent.push((*header, parts.concat()));
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(Header, usize)>> {
+        let Some((header, packet)) = self.arriving.pop_front() else {
+            return Ok(None);
+        };
+        buffer[..packet.len()].copy_from_slice(&packet);
+        Ok(Some((header, packet.len())))
+    }
+}
