@@ -258,16 +258,14 @@ fn guest(shell: &mut Shell, name: &str, console: u32, memory: u32, devices: &str
 type Part = (&'static str, &'static str, fn(&Cost) -> f64);
 
 const PARTS: [Part; 7] = [
-    ("all of a UNIT", "ticks", |cost| cost.all),
-    ("guests' part of a UNIT", "ticks", |cost| cost.guests),
-    ("dom0's part of a UNIT", "ticks", |cost| cost.dom0),
-    ("hypervisor's part of a UNIT", "ticks", |cost| {
-        cost.hypervisor
-    }),
-    ("idle beside a UNIT", "ticks", |cost| cost.idle),
-    ("exits of 100 UNITs", "exits", |cost| cost.exits * 100.0),
+    ("all, for each UNIT", "ticks", |cost| cost.all),
+    ("guests' part of it", "ticks", |cost| cost.guests),
+    ("dom0's part of it", "ticks", |cost| cost.dom0),
+    ("hypervisor's part of it", "ticks", |cost| cost.hypervisor),
+    ("idle, for each UNIT", "ticks", |cost| cost.idle),
+    ("exits, for 100 of them", "exits", |cost| cost.exits * 100.0),
     (
-        "grants mapped, unmapped, copied of 100 UNITs",
+        "grants mapped, unmapped, copied, for 100 of them",
         "grants",
         |cost| cost.grants * 100.0,
     ),
