@@ -13,6 +13,8 @@ pub struct Disk {
     pub sectors: u64,
     /// It cannot be written to.
     pub read_only: bool,
+    /// What was answered may have to be flushed before it is on the medium. Otherwise it is there, and a flush may be refused.
+    pub flush: bool,
 }
 
 /// Whether the back end has made its offer.
@@ -47,9 +49,11 @@ pub fn connected(store: &mut impl Store, ends: &Ends) -> Result<Option<Disk>, Re
     let (Some(sectors), Some(bits)) = (sectors, bits) else {
         return Err(Refused::Nonsense);
     };
+    let flush = ends.back_value(store, "feature-flush-cache");
     ends.write(store, "state", state::CONNECTED)?;
     Ok(Some(Disk {
         sectors,
         read_only: bits & info::READ_ONLY != 0,
+        flush: flush.is_some_and(|flush: u32| flush != 0),
     }))
 }

@@ -60,8 +60,15 @@ fn the_ends_come_together() {
     let disk = Disk {
         sectors: 4096,
         read_only: true,
+        flush: false,
     };
     assert_eq!(connected(&mut store, &ends), Ok(Some(disk)));
+    store.back("feature-flush-cache", "1");
+    let flushed = Disk {
+        flush: true,
+        ..disk
+    };
+    assert_eq!(connected(&mut store, &ends), Ok(Some(flushed)));
     store.back("state", "6");
     assert_eq!(connected(&mut store, &ends), Err(Refused::Closed));
 }
