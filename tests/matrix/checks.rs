@@ -121,6 +121,20 @@ pub fn guest_says(
     ))
 }
 
+/// Waits until a guest has said something, for as long as a test of PV devices may take, and returns the lines that do.
+pub fn says(dom0: &mut Dom0, guest: &str, wanted: &str) -> Result<String, Failure> {
+    /// Seconds of a look, and looks: a command of dom0's shell may not take long on the clock of this side.
+    const LOOK: u32 = 30;
+    const LOOKS: u32 = 12;
+    let mut looks = 1;
+    loop {
+        match guest_says(dom0, guest, wanted, LOOK) {
+            Err(_) if looks < LOOKS => looks += 1,
+            said => return said,
+        }
+    }
+}
+
 /// Types a line on a guest's console and waits until it says something there. Returns the end of its log.
 pub fn guest_answers(
     dom0: &mut Dom0,

@@ -15,10 +15,6 @@ const KERNEL: &str = "/boot/guest/vmlinuz";
 const MEMORY: (u32, u32) = (1024, 576);
 /// A guest with a disk leaves what stays for all others: dom0's own tables, the folder of back ends in xenstore.
 const FIRST_GUEST: &str = "head -c 512 /dev/zero >/root/first && ox create -p /etc/oxen/demo.cfg 'disk=[\"/root/first,raw,xvda,w\"]' && ox destroy demo && sleep 2";
-/// Seconds of a look at a guest's console, and looks until it has to have said something: a command of dom0's shell may not take long
-/// on the clock of this side.
-const LOOK: u32 = 30;
-const LOOKS: u32 = 12;
 /// Ways in which the hostile guest breaks the protocol.
 const ATTACKS: usize = 17;
 /// How often the back end is killed while the guest writes: 6 times by default.
@@ -62,7 +58,7 @@ impl Guest<'_> {
 
     fn end(&mut self) -> Result<String, Failure> {
         let mark = format!("@{}: ", self.asked);
-        let line = says(self.dom0, GUEST, &mark)?;
+        let line = checks::says(self.dom0, GUEST, &mark)?;
         let said = line.rsplit(&mark).next().unwrap_or_default();
         Ok(said.trim().to_owned())
     }
@@ -78,17 +74,6 @@ impl Guest<'_> {
             "{disk}: the guest has {there}, dom0 has {here}"
         );
         Ok(())
-    }
-}
-
-/// Waits until a guest has said something, and returns the line.
-fn says(dom0: &mut Dom0, guest: &str, wanted: &str) -> Result<String, Failure> {
-    let mut looks = 1;
-    loop {
-        match checks::guest_says(dom0, guest, wanted, LOOK) {
-            Err(_) if looks < LOOKS => looks += 1,
-            said => return said,
-        }
     }
 }
 
@@ -281,7 +266,7 @@ fn attacked(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
         let disk = format!("disk=[\"/root/{guest},raw,xvda,w\"]");
         checks::create_guest(dom0, guest, kernel, &["memory=64", &extra, &disk])?;
     }
-    says(dom0, "hostile", "attacks are over")?;
+    checks::says(dom0, "hostile", "attacks are over")?;
     let said = dom0.run("cat /var/log/xen/console/guest-hostile.log")?;
     ensure!(
         said.matches(": closed").count() == ATTACKS && said.contains("refused, still served"),

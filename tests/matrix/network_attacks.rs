@@ -13,9 +13,6 @@ const HOSTILE: u32 = 22;
 /// Ways in which the hostile guest has its card closed, and in which it only loses what it sends.
 const CLOSED: usize = 27;
 const DROPPED: usize = 13;
-/// Seconds of a look at a guest's console, and looks until it has to have said something.
-const LOOK: u32 = 30;
-const LOOKS: u32 = 12;
 
 /// What the log says of cards that were closed.
 const REASONS: &[&str] = &[
@@ -82,10 +79,10 @@ fn attacked(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
     let own_before = used_for_cards(dom0)?;
 
     create(dom0, "honest", HONEST, kernel)?;
-    says(dom0, "honest", "is up")?;
+    checks::says(dom0, "honest", "is up")?;
     answers_pings(dom0)?;
     create(dom0, "hostile", HOSTILE, kernel)?;
-    says(dom0, "hostile", "attacks are over")?;
+    checks::says(dom0, "hostile", "attacks are over")?;
     answers_pings(dom0)?;
 
     let said = dom0.run("cat $(log hostile)")?;
@@ -117,17 +114,6 @@ fn create(dom0: &mut Dom0, name: &str, number: u32, kernel: &str) -> Result<(), 
     let extra = format!("extra=\"role={name} address=192.168.77.{number}\"");
     let card = format!("vif=[\"mac=00:16:3e:00:00:{number},bridge=xenbr0\"]");
     checks::create_guest(dom0, name, kernel, &["memory=64", &extra, &card])
-}
-
-/// Waits until a guest has said something.
-fn says(dom0: &mut Dom0, guest: &str, wanted: &str) -> Result<String, Failure> {
-    let mut looks = 1;
-    loop {
-        match checks::guest_says(dom0, guest, wanted, LOOK) {
-            Err(_) if looks < LOOKS => looks += 1,
-            said => return said,
-        }
-    }
 }
 
 /// Interfaces, what oxnet has open, processes that serve, and cards.

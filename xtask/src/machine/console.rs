@@ -391,11 +391,12 @@ mod tests {
     const NOW: Duration = Duration::from_millis(30);
 
     fn console(output: impl Read + Send + 'static) -> Console {
-        let log = File::options()
-            .write(true)
-            .open("/dev/null")
-            .expect("/dev/null");
-        Console::new(output, io::sink(), log).expect("thread starts")
+        Console::new(output, io::sink(), no_log()).expect("thread starts")
+    }
+
+    fn no_log() -> File {
+        let null = File::options().write(true).open("/dev/null");
+        null.expect("/dev/null")
     }
 
     #[test]
@@ -458,11 +459,7 @@ mod tests {
     #[test]
     fn a_line_is_typed_whole_though_nobody_echoes_it() {
         let (reader, writer) = io::pipe().expect("pipe");
-        let log = File::options()
-            .write(true)
-            .open("/dev/null")
-            .expect("/dev/null");
-        let mut console = Console::new(io::empty(), writer, log).expect("thread starts");
+        let mut console = Console::new(io::empty(), writer, no_log()).expect("thread starts");
         let line = "x".repeat(3 * PIECE + 1);
         console.type_line(&line).expect("typed");
         drop(console);
