@@ -153,6 +153,104 @@ pub fn write<H: Vcpu>(vcpu: &Running<H>, address: GuestLinear, from: &[u8]) -> R
     })
 }
 
+/// Linear memory of the caller's, a page at most, that a call uses several times and that was looked up in the guest's tables once. The
+/// frames are looked up at each use: the guest may give them back meanwhile.
+pub struct Translated {
+    start: GuestLinear,
+    /// Where it is, up to the first page boundary.
+    first: GuestPhys,
+    /// Where the page behind that is; there may be none.
+    second: Option<GuestPhys>,
+}
+
+impl Translated {
+    /// Translates `length` bytes at an address, to be read and written.
+    ///
+    /// # Errors
+    /// The first byte that cannot be reached so.
+    pub fn new<H: Vcpu>(
+        vcpu: &Running<H>,
+        start: GuestLinear,
+        length: usize,
+    ) -> Result<Self, Fault> {
+        debug_assert!(length <= PAGE_SIZE);
+        let (view, paging) = (View::new(&vcpu.domain), paging(vcpu));
+        let translate = |at| translate_in(&view, &paging, at, Access::SUPERVISOR_WRITE);
+        let first = translate(start)?;
+        let there = PAGE_SIZE - first.page_offset();
+        let second = if length > there {
+            Some(translate(GuestLinear(start.0.wrapping_add(there as u64)))?)
+        } else {
+            None
+        };
+        Ok(Self {
+            start,
+            first,
+            second,
+        })
+    }
+
+    /// Copies from it.
+    ///
+    /// # Errors
+    /// There is no memory any more.
+    pub fn read(&self, domain: &Domain, into: &mut [u8]) -> Result<(), Fault> {
+        let view = View::new(domain);
+        let (head, tail) = into.split_at_mut(self.in_first(0).min(into.len()));
+        self.page(&view, 0, false)?
+            .read(self.first.page_offset(), head);
+        if !tail.is_empty() {
+            self.page(&view, head.len(), false)?.read(0, tail);
+        }
+        Ok(())
+    }
+
+    /// Writes 16-bit words, each with how many bytes it lies behind the beginning.
+    ///
+    /// # Errors
+    /// There is no memory any more; words before may have been written.
+    pub fn write_words(
+        &self,
+        domain: &Domain,
+        words: impl Iterator<Item = (usize, u16)>,
+    ) -> Result<(), Fault> {
+        let view = View::new(domain);
+        for (at, word) in words {
+            let bytes = word.to_le_bytes();
+            let (head, tail) = bytes.split_at(self.in_first(at).min(bytes.len()));
+            if !head.is_empty() {
+                let page = self.page(&view, at, true)?;
+                page.write(self.first.page_offset() + at, head);
+            }
+            if !tail.is_empty() {
+                let at = at + head.len();
+                let page = self.page(&view, at, true)?;
+                page.write(at - self.in_first(0), tail);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes from `at` to the page boundary; none behind it.
+    const fn in_first(&self, at: usize) -> usize {
+        (PAGE_SIZE - self.first.page_offset()).saturating_sub(at)
+    }
+
+    fn page(&self, view: &View<'_>, at: usize, write: bool) -> Result<GuestPage, Fault> {
+        const WRITE: u32 = 1 << 1;
+        let physical = if self.in_first(at) > 0 {
+            Some(self.first)
+        } else {
+            self.second
+        };
+        let page = physical.and_then(|physical| view.page(physical.frame(), write));
+        page.ok_or(Fault {
+            address: GuestLinear(self.start.0.wrapping_add(at as u64)),
+            error_code: if write { WRITE } else { 0 },
+        })
+    }
+}
+
 /// The caller's memory as its own hypercalls use it, or another domain's through the page tables of one of its vCPUs.
 struct Linear<'a> {
     view: &'a View<'a>,

@@ -25,12 +25,23 @@ impl<const N: usize> Argument<N> {
             return Self::read(caller, pointer);
         }
         let end = narrow.last().map_or(0, |(from, _, size)| from + size);
-        let (mut small, mut wide) = ([0; N], [0; N]);
+        let mut small = [0; N];
         caller.copy_in(pointer, &mut small[..end])?;
+        Ok(Self::widened(&small, narrow))
+    }
+
+    /// From bytes in the 32-bit layout, of which there are as many as it has fields for.
+    pub fn widened(small: &[u8], narrow: &Narrow) -> Self {
+        let mut wide = [0; N];
         for &(from, to, size) in narrow {
             wide[to..to + size].copy_from_slice(&small[from..from + size]);
         }
-        Ok(Self(wide))
+        Self(wide)
+    }
+
+    /// From bytes in the 64-bit layout.
+    pub const fn from_bytes(bytes: [u8; N]) -> Self {
+        Self(bytes)
     }
 
     /// Reads the structure at a guest pointer.

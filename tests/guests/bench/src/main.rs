@@ -8,6 +8,7 @@
 #![no_std]
 #![no_main]
 
+mod copies;
 mod interrupts;
 mod measure;
 mod neighbour;
@@ -55,6 +56,7 @@ fn guest_main() {
 fn alone(results: &mut Results) {
     results.add("empty", measure(|| {}));
     operations::run(results);
+    copies::run(results);
     apic::enable();
     operations::apic_page(results);
     interrupts::own(results);
