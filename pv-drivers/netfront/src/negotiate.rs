@@ -168,17 +168,14 @@ pub fn announce(
     ] {
         ends.write(store, name, u32::from(on))?;
     }
-    ends.write(store, "state", state::INITIALISED)
+    // Linux's back end waits for this state, where one of disks is content with the one before.
+    ends.write(store, "state", state::CONNECTED)
 }
 
-/// Whether the back end serves the card; then it is connected on our side too.
+/// Whether the back end serves the card.
 ///
 /// # Errors
-/// The back end has closed its end.
+/// It has closed its end.
 pub fn connected(store: &mut impl Store, ends: &Ends) -> Result<bool, Refused> {
-    let there = ends.back_is(store, state::CONNECTED)?;
-    if there {
-        ends.write(store, "state", state::CONNECTED)?;
-    }
-    Ok(there)
+    ends.back_is(store, state::CONNECTED)
 }
