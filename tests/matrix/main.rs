@@ -22,6 +22,7 @@ mod lives;
 mod many;
 mod network_attacks;
 mod networks;
+mod pairings;
 mod pending;
 mod power_cut;
 mod registers;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         kills::cases,
         networks::cases,
         network_attacks::cases,
+        pairings::cases,
     ]
     .into_iter()
     .flat_map(|cases| cases())

@@ -114,10 +114,29 @@ impl Setup {
     /// # Errors
     /// When a file cannot be read or written.
     pub fn add_file(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
-        let content =
-            std::fs::read(from).map_err(|error| format!("read {}: {error}", from.display()))?;
-        let mut archive = Newc::new();
-        archive.file(path.trim_start_matches('/'), content, false);
+        self.add(archive_of(path, from, false)?)
+    }
+
+    /// Puts a program into dom0's image.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn add_program(&mut self, path: &str, from: &Path) -> Result<(), Failure> {
+        self.add(archive_of(path, from, true)?)
+    }
+
+    /// Puts an archive of files into dom0's image, at `path`: behind a guest's RAM disk it gives the guest those files.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn add_guest_archive(&mut self, path: &str, archive: &Newc) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        archive.write_to(&mut bytes)?;
+        let file = TemporaryFile(self.write_file("archive", &bytes)?);
+        self.add_file(path, &file.0)
+    }
+
+    fn add(&mut self, archive: Newc) -> Result<(), Failure> {
         let image = archive.behind(&self.initrd)?;
         self.initrd = self.write_file("initrd", &image)?;
         let own = self.initrd.clone();
@@ -320,6 +339,14 @@ impl Dom0 {
         );
         Ok(())
     }
+}
+
+fn archive_of(path: &str, from: &Path, executable: bool) -> Result<Newc, Failure> {
+    let content =
+        std::fs::read(from).map_err(|error| format!("read {}: {error}", from.display()))?;
+    let mut archive = Newc::new();
+    archive.file(path.trim_start_matches('/'), content, executable);
+    Ok(archive)
 }
 
 /// A file that goes away with its owner: an ISO for each test would pile up.

@@ -35,7 +35,8 @@ impl<const N: usize> Shared<N> {
         &self.0
     }
 
-    fn page(&self, page: usize) -> &[AtomicU32] {
+    /// Those of a page.
+    pub fn page(&self, page: usize) -> &[AtomicU32] {
         &self.0[page * WORDS..][..WORDS]
     }
 
@@ -105,8 +106,13 @@ impl Device {
 
     /// Asks for a page.
     pub fn ask(&mut self, kind: Kind, sector: u64, page: usize) {
+        self.ask_part(kind, sector, page, (0, 7));
+    }
+
+    /// Asks for sectors of a page.
+    pub fn ask_part(&mut self, kind: Kind, sector: u64, page: usize, sectors: (u8, u8)) {
         let grant = DATA_GRANT + page as u32;
-        match self.front.ask(kind, sector, grant, (0, 7)) {
+        match self.front.ask(kind, sector, grant, sectors) {
             Ok(_) => {}
             Err(Unasked::Full) => panic!("more was asked than a ring holds"),
             Err(Unasked::Wrong(reason)) => panic!("a wrong request: {reason:?}"),

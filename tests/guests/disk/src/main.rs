@@ -1,10 +1,12 @@
 //! A guest with a PV disk, `xvda`. With `role=honest` (the default) it writes and reads back for ever, and says `disk: N rounds` now
-//! and then; with `role=journal` it writes and flushes; with `role=hostile` it breaks the protocol in every way that it knows, and says how each ended.
+//! and then; with `role=journal` it writes and flushes; with `role=exchange` and `seed=N` it does the data test of disks; with `role=hostile`
+//! it breaks the protocol in every way that it knows, and says how each ended.
 #![no_std]
 #![no_main]
 
 mod attacks;
 mod device;
+mod exchange;
 
 use oxen_blkif::{Kind, Status};
 use oxen_guest_runtime::{command_line, events, line, shut_down};
@@ -32,8 +34,10 @@ fn guest_main() {
     let disk = device.connect();
     assert!(!disk.read_only && disk.sectors >= 8 * PAGES as u64);
     line!("disk: {} sectors", disk.sectors);
-    if command_line::value("role") == Some("journal") {
-        journal(&mut device);
+    match command_line::value("role") {
+        Some("journal") => journal(&mut device),
+        Some("exchange") => exchange::run(device, disk),
+        _ => {}
     }
     for round in 1.. {
         let place = round * PAGES as u64 % (disk.sectors / 8 - PAGES as u64);

@@ -2,7 +2,7 @@
 //! served; in either case the back end takes it up again when this guest begins anew.
 
 use oxen_guest_runtime::line;
-use oxen_netfront::Store;
+use oxen_netfront::{Offloads, Store};
 
 use crate::card::{Card, look_again};
 use crate::{frames, nodes, slots};
@@ -48,7 +48,7 @@ fn closed(card: &mut Card, name: &str) {
 
 /// An honest frame is sent.
 pub fn served(card: &mut Card) {
-    card.send(&frames::plain(card.mac));
+    card.send(&frames::plain(card.mac), Offloads::default());
     while card.collect() == 0 {
         look_again();
     }

@@ -2,13 +2,14 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use arrayvec::ArrayVec;
 use oxen_guest_runtime::xenstore::Xenstore;
 use oxen_guest_runtime::{events, grants};
 use oxen_netfront::{
-    Channels, Ends, KIND, Mac, Offloads, Part, Queue, Receiver, Sender, Unsent, Wants, announce,
-    connected, offered,
+    Channels, Ends, KIND, Mac, Offer, Offloads, Part, Queue, Receiver, Sender, Unsent, Wants,
+    announce, connected, offered,
 };
-use oxen_netif::{PAGE, Status};
+use oxen_netif::{PAGE, SLOTS_MIN, Status};
 
 const BACK_END: u16 = 0;
 const WORDS: usize = PAGE / 4;
@@ -43,22 +44,36 @@ impl<T, const N: usize> Shared<T, N> {
     }
 }
 
+/// A frame that was received.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    /// Its bytes.
+    pub length: usize,
+    /// Its checksum is not complete.
+    pub blank: bool,
+}
+
 /// The card.
 pub struct Card {
     pub store: Xenstore,
     pub ends: Ends,
     pub mac: Mac,
+    wants: Wants,
+    /// What the back end offered last.
+    offer: Option<Offer>,
     /// For sent frames, and for received ones.
     pub ports: (u32, u32),
     pub sender: Sender<&'static [AtomicU32]>,
     pub receiver: Receiver<&'static [AtomicU32]>,
     /// Where the next frame is put.
     next: usize,
+    /// Frames without an answer.
+    in_flight: usize,
 }
 
 impl Card {
     /// With its rings granted; the back end does not know of them yet.
-    pub fn new() -> Self {
+    pub fn new(wants: Wants) -> Self {
         let mut store = Xenstore::open();
         let ends = Ends::of(&mut store, KIND, 0).expect("this guest has no network card");
         let ports = (events::new_port(BACK_END), events::new_port(BACK_END));
@@ -68,10 +83,13 @@ impl Card {
             store,
             ends,
             mac: Mac([0; 6]),
+            wants,
+            offer: None,
             ports,
             sender: Sender::new(SEND_RING.words()).expect("a page"),
             receiver: Receiver::new(RECEIVE_RING.words()).expect("a page"),
             next: 0,
+            in_flight: 0,
         }
     }
 
@@ -93,10 +111,12 @@ impl Card {
                 Err(error) => panic!("no network card: {error}"),
             }
         };
-        assert!(offer.scatter && offer.split_channels && offer.blank4);
+        assert!(offer.split_channels);
         self.mac = offer.mac;
+        self.offer = Some(offer);
         self.grant_all();
         self.sender = Sender::new(SEND_RING.words()).expect("a page");
+        self.in_flight = 0;
         self.receiver = Receiver::new(RECEIVE_RING.words()).expect("a page");
         let queue = Queue {
             send: SEND_RING_GRANT,
@@ -106,7 +126,7 @@ impl Card {
                 receive: self.ports.1,
             },
         };
-        announce(&mut self.store, &self.ends, &[queue], Wants::default()).expect("own nodes");
+        announce(&mut self.store, &self.ends, &[queue], self.wants).expect("own nodes");
         self.become_connected();
     }
 
@@ -146,32 +166,46 @@ impl Card {
         }
     }
 
-    /// Sends a frame, in two parts where it is long: the headers by themselves, the rest from an odd byte on. Earlier frames' answers
-    /// must be good.
-    pub fn send(&mut self, frame: &[u8]) {
+    /// What the back end offers, once the card is connected.
+    pub fn offer(&self) -> Offer {
+        self.offer.expect("a connected card")
+    }
+
+    /// Sends a frame, in several parts where it is long and the back end takes that: the headers by themselves, the rest from an odd byte
+    /// of a page on. Earlier frames' answers must be good.
+    pub fn send(&mut self, frame: &[u8], offloads: Offloads) {
         const HEADERS: usize = 34;
-        const ODD: u16 = 777;
+        const ODD: usize = 777;
         self.collect();
-        let page = self.next;
-        self.next = (page + 2) % PAGES;
-        let grant = SENT_GRANT + page as u32;
-        let sent = if frame.len() > 128 {
+        let mut parts = ArrayVec::<Part, SLOTS_MIN>::new();
+        if frame.len() > 128 && self.offer().scatter {
             let (headers, rest) = frame.split_at(HEADERS);
-            self.fill(page, 0, headers);
-            self.fill(page + 1, ODD.into(), rest);
-            let parts = [part(grant, 0, HEADERS), part(grant + 1, ODD, rest.len())];
-            self.sender.send(&parts, Offloads::default())
+            let (first, others) = rest.split_at(rest.len().min(PAGE - ODD));
+            parts.push(self.put(0, headers));
+            parts.push(self.put(ODD, first));
+            parts.extend(others.chunks(PAGE).map(|bytes| self.put(0, bytes)));
         } else {
-            self.fill(page, 0, frame);
-            let whole = part(grant, 0, frame.len());
-            self.sender.send(&[whole], Offloads::default())
-        };
-        match sent {
-            Ok(_) | Err(Unsent::Full) => {}
+            parts.push(self.put(0, frame));
+        }
+        match self.sender.send(&parts, offloads) {
+            Ok(_) => self.in_flight += 1,
+            Err(Unsent::Full) => {}
             Err(why) => panic!("a wrong frame: {why}"),
         }
         if self.sender.publish() {
             self.notify();
+        }
+    }
+
+    /// Puts a part of a frame into the next page.
+    fn put(&mut self, offset: usize, bytes: &[u8]) -> Part {
+        let page = self.next;
+        self.next = (page + 1) % PAGES;
+        self.fill(page, offset, bytes);
+        Part {
+            grant: SENT_GRANT + page as u32,
+            offset: offset as u16,
+            length: bytes.len() as u16,
         }
     }
 
@@ -185,11 +219,17 @@ impl Card {
             );
             count += 1;
         }
+        self.in_flight -= count;
         count
     }
 
-    /// Takes a frame into `bytes`, and gives its pages again; how long it is.
-    pub fn receive(&mut self, bytes: &mut [u8]) -> Option<usize> {
+    /// Frames whose pages are the back end's.
+    pub const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Takes a frame into `bytes`, as far as it fits, and gives its pages again.
+    pub fn receive(&mut self, bytes: &mut [u8]) -> Option<Received> {
         let frame = self.receiver.collect().expect("an honest back end")?;
         let mut length = 0;
         for part in &frame.parts {
@@ -207,7 +247,15 @@ impl Card {
         }
         self.publish_given();
         assert!(!frame.failed, "an honest page could not be filled");
-        Some(length)
+        let large = frame.gso.is_some() || frame.parts.len() > 1;
+        assert!(
+            (self.wants.gso4 || !large) && (self.wants.blank4 || !frame.checksum_blank),
+            "a frame that this guest does not want"
+        );
+        Some(Received {
+            length,
+            blank: frame.checksum_blank,
+        })
     }
 
     /// Shows the back end what pages it has.
@@ -230,14 +278,6 @@ impl Card {
     /// Sends an event about sent frames.
     pub fn notify(&self) {
         events::send(self.ports.0);
-    }
-}
-
-const fn part(grant: u32, offset: u16, length: usize) -> Part {
-    Part {
-        grant,
-        offset,
-        length: length as u16,
     }
 }
 

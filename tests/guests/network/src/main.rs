@@ -1,17 +1,20 @@
 //! A guest with a PV network card. With `role=honest` (the default) it answers who asks for `address=A.B.C.D` and pings it, makes itself
-//! known now and then, and says how many frames it has seen; with `role=hostile` it breaks the protocol in every way that it knows, and
-//! says how each ended.
+//! known now and then, and says how many frames it has seen; with `role=exchange`, `messages=N` and perhaps `plain=1` (without what back ends
+//! may do for it or leave to it) it answers in the data test of network cards; with `role=hostile` it breaks the protocol in every way that
+//! it knows, and says how each ended.
 #![no_std]
 #![no_main]
 
 mod attacks;
 mod card;
+mod exchange;
 mod frames;
 mod nodes;
 mod responder;
 mod slots;
 
 use oxen_guest_runtime::{command_line, events, line};
+use oxen_netfront::{Offloads, Wants};
 
 use card::Card;
 
@@ -26,8 +29,18 @@ const PAUSE_NANOS: u64 = 20_000_000;
 #[unsafe(no_mangle)]
 fn guest_main() {
     oxen_guest_runtime::grants::set_up();
-    let mut card = Card::new();
-    if command_line::value("role") == Some("hostile") {
+    let plain = command_line::number("plain", 0) == 1;
+    let role = command_line::value("role");
+    let wants = if role == Some("exchange") && !plain {
+        exchange::WANTS
+    } else {
+        Wants::default()
+    };
+    let mut card = Card::new(wants);
+    if role == Some("exchange") {
+        exchange::run(&mut card, plain);
+    }
+    if role == Some("hostile") {
         attacks::run(&mut card);
         loop {
             events::nap(PAUSE_NANOS);
@@ -46,19 +59,22 @@ fn answer(card: &mut Card, address: [u8; 4]) -> ! {
     let (mut seen, mut answered, mut told) = (0_u64, 0_u64, 0_u64);
     let (mut announce_at, mut report_at) = (0, 0);
     loop {
-        while let Some(length) = card.receive(&mut bytes) {
+        while let Some(frame) = card.receive(&mut bytes) {
             seen += 1;
-            let Some(frame) = bytes.get(..length) else {
+            let Some(frame) = bytes.get(..frame.length) else {
                 continue;
             };
             if let Some(length) = responder::answer(frame, card.mac, address, &mut reply) {
                 answered += 1;
-                card.send(&reply[..length]);
+                card.send(&reply[..length], Offloads::default());
             }
         }
         let now = events::system_time();
         if now >= announce_at {
-            card.send(&frames::announcement(card.mac, address));
+            card.send(
+                &frames::announcement(card.mac, address),
+                Offloads::default(),
+            );
             announce_at = now + ANNOUNCE_NANOS;
         }
         if now >= report_at && seen != told {

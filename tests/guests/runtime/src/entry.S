@@ -185,7 +185,7 @@ device_directory: .fill 4096, 1, 0
 .global page_directory
 .global second_stack_top
 shared_page:      .fill 4096, 1, 0
-stack:            .fill 65536, 1, 0
+stack:            .fill 262144, 1, 0
 stack_top:
 second_stack:     .fill 32768, 1, 0
 second_stack_top:
