@@ -117,9 +117,7 @@ fn bad_requests(name: &str, kind: Kind) -> Result<(), Failure> {
     setup.add_guest("oxen-visitor-guest")?;
     let no_pvh = setup.write_file("no_pvh", &input::elf_without_pvh_note())?;
     setup.add_file("/boot/guest/no_pvh", &no_pvh)?;
-    ledger::add_to(&mut setup)?;
-    let mut dom0 = setup.boot()?;
-    ledger::prepare(&mut dom0)?;
+    let mut dom0 = ledger::boot(setup)?;
     write_config(&mut dom0, None)?;
     // What a first guest leaves for those after it.
     dom0.run(&format!("ox create -p {FILE} && ox destroy bad"))?;

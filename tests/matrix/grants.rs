@@ -33,9 +33,9 @@ fn by_linux(name: &str, kind: Kind) -> Result<(), Failure> {
     const PROGRAM: &str = "/usr/bin/grants";
     let mut setup = Setup::new(name, kind)?;
     let program = xtask::build::program("oxen-grants-program")?;
-    setup.add_file(PROGRAM, &program)?;
+    setup.add_program(PROGRAM, &program)?;
     let mut dom0 = setup.boot()?;
-    let said = dom0.run(&format!("chmod +x {PROGRAM} && {PROGRAM}"))?;
+    let said = dom0.run(PROGRAM)?;
     ensure!(said.trim() == "grants: ok", "the program says: {said}");
     checks::logs_are_clean(&mut dom0)?;
     dom0.power_off()

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use oxen_tests::{Dom0, Failure};
 use xtask::machine::Kind;
 
-use crate::domains::{MEMORY, setup};
 use crate::hostile::number;
 use crate::{Case, checks, ledger};
 
@@ -43,18 +42,10 @@ pub fn cases() -> Vec<Case> {
 fn killed_at_random(name: &str, kind: Kind) -> Result<(), Failure> {
     let seed = number(SEED_VARIABLE)?.unwrap_or(SEED);
     let rounds = number(ROUNDS_VARIABLE)?.unwrap_or(ROUNDS);
-    let mut setup = setup(name, kind, MEMORY)?;
-    let kernel = setup.add_guest("oxen-visitor-guest")?;
-    ledger::add_to(&mut setup)?;
-    setup.machine.time_limit = None;
-    let mut dom0 = setup.boot()?;
-    ledger::prepare(&mut dom0)?;
+    let mut dom0 = ledger::boot_for_visitors(name, kind, "")?;
     for function in FUNCTIONS {
         dom0.run(function)?;
     }
-    dom0.run(&format!(
-        "printf '%s\\n' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=32' 'name=\"visitor\"' >/run/visitor.cfg"
-    ))?;
     // What guests leave for those that come after them, see `many`.
     dom0.run(
         "for n in a b c; do make $n & done; wait; for n in a b c; do ox destroy $n & done; wait",

@@ -4,7 +4,6 @@
 use oxen_tests::{Dom0, Failure, ensure};
 use xtask::machine::Kind;
 
-use crate::domains::{MEMORY, setup};
 use crate::{Case, checks, ledger};
 
 /// Guests in all, how many at a time, and how many each of these makes before the test looks.
@@ -35,18 +34,10 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn many(name: &str, kind: Kind) -> Result<(), Failure> {
-    let mut setup = setup(name, kind, MEMORY)?;
-    let kernel = setup.add_guest("oxen-visitor-guest")?;
-    ledger::add_to(&mut setup)?;
-    setup.machine.time_limit = None;
-    let mut dom0 = setup.boot()?;
-    ledger::prepare(&mut dom0)?;
+    let mut dom0 = ledger::boot_for_visitors(name, kind, "'on_crash=\"preserve\"'")?;
     for function in FUNCTIONS {
         dom0.run(&function.replace("BATCH", &BATCH.to_string()))?;
     }
-    dom0.run(&format!(
-        "printf '%s\\n' 'type=\"pvh\"' 'kernel=\"{kernel}\"' 'memory=32' 'name=\"visitor\"' 'on_crash=\"preserve\"' >/run/visitor.cfg"
-    ))?;
     // What four guests at a time leave for all that come after them: dom0's and the hypervisor's own tables and heaps.
     batch(&mut dom0, 1000)?;
     let before = ledger::take(&mut dom0)?;
