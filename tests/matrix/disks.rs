@@ -1,5 +1,6 @@
 //! PV disks: Linux's front end in a guest, `oxblk` in dom0.
 
+mod many;
 mod qcow2;
 
 use oxen_tests::{Dom0, Failure, Setup, ensure};
@@ -29,6 +30,7 @@ pub fn cases() -> Vec<Case> {
             files_and_devices,
         ));
         cases.push(Case::new(kind, "disks::hostile_guest", hostile_guest));
+        cases.push(Case::new(kind, "disks::thirty_two", many::thirty_two));
     }
     cases
 }
