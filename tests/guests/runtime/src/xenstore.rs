@@ -7,8 +7,11 @@ use oxen_frontend::{Store, Text};
 use crate::ring::parameter;
 use crate::{events, hypercall};
 
+/// Types of messages (`xsd_sockmsg_type`).
 const READ: u32 = 2;
+const WATCH: u32 = 4;
 const WRITE: u32 = 11;
+const WATCH_EVENT: u32 = 15;
 const ERROR: u32 = 16;
 
 /// Between two looks at the ring.
@@ -50,6 +53,13 @@ impl Xenstore {
         self.exchange(WRITE, &parts, &mut ignored).is_some()
     }
 
+    /// Watches a path, by a token; whether that was done. What happens there is not told to anybody.
+    pub fn watch(&mut self, path: &str, token: &str) -> bool {
+        let parts = [path.as_bytes(), b"\0", token.as_bytes(), b"\0"];
+        self.exchange(WATCH, &parts, &mut [0; 16]).is_some()
+    }
+
+    /// Sends a request and waits for its answer. Events of watches in between are dropped.
     fn exchange(&mut self, kind: u32, parts: &[&[u8]], answer: &mut [u8]) -> Option<usize> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         // Type, request, transaction, length.
@@ -58,15 +68,26 @@ impl Xenstore {
         }
         parts.iter().for_each(|part| self.put(part));
         self.notify();
+        loop {
+            let (kind, length) = self.message(answer);
+            self.notify();
+            if kind != WATCH_EVENT {
+                return (kind != ERROR && length <= answer.len()).then_some(length);
+            }
+        }
+    }
+
+    /// Takes a message into `body`, as far as it fits; its type, and how long it is.
+    fn message(&mut self, body: &mut [u8]) -> (u32, usize) {
         let header: [u32; 4] = core::array::from_fn(|_| u32::from_le_bytes(self.take()));
         let length = header[3] as usize;
         for nth in 0..length {
             let [byte] = self.take::<1>();
-            if let Some(place) = answer.get_mut(nth) {
+            if let Some(place) = body.get_mut(nth) {
                 *place = byte;
             }
         }
-        (header[0] != ERROR && length <= answer.len()).then_some(length)
+        (header[0], length)
     }
 
     fn put(&mut self, bytes: &[u8]) {

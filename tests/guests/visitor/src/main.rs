@@ -6,7 +6,6 @@
 #![no_main]
 
 mod remains;
-mod store;
 
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -16,8 +15,8 @@ use oxen_abi::event_channel::cmd;
 use oxen_abi::grant::entry;
 use oxen_abi::{memory, sched};
 use oxen_guest_runtime::hypercall::{self, SELF};
+use oxen_guest_runtime::xenstore::Xenstore;
 use oxen_guest_runtime::{command_line, cpu, events, line, ring, shut_down};
-use store::Store;
 
 const CONTROL_DOMAIN: u32 = 0;
 /// Event channels of each kind, and grants.
@@ -44,7 +43,7 @@ fn guest_main() {
     events::bind_timer();
     // Daemons come and go; they bind the far end of the channel anew.
     ring::trust_channel();
-    let mut store = Store::open();
+    let mut store = Xenstore::open();
     let ports = take_ports();
     grant_pages();
     assert!(store.write("data/visitor", b"here"), "no node");
@@ -66,7 +65,7 @@ fn guest_main() {
 
 /// Says that its disk xvda and its first network card may be served, with rings in the first pages that it grants, and asks nothing of
 /// them.
-fn announce_devices(store: &mut Store, ports: &[u32; PORTS]) {
+fn announce_devices(store: &mut Xenstore, ports: &[u32; PORTS]) {
     let page = |nth: usize| (FIRST_GRANT + nth) as u32;
     let mut say = |path: &str, number: u32| {
         let mut text = ArrayString::<16>::new();
@@ -84,7 +83,7 @@ fn announce_devices(store: &mut Store, ports: &[u32; PORTS]) {
 }
 
 /// Tells of itself by both daemons, for ever.
-fn stay(store: &mut Store) -> ! {
+fn stay(store: &mut Xenstore) -> ! {
     static BEATS: AtomicU32 = AtomicU32::new(0);
     loop {
         nap(PAUSE_NANOS);
@@ -108,7 +107,7 @@ fn flood() -> ! {
 }
 
 /// Halts for a while.
-pub fn nap(nanos: u64) {
+fn nap(nanos: u64) {
     events::forget();
     events::set_timer(nanos);
     cpu::halt();
