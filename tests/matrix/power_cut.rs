@@ -42,10 +42,7 @@ fn power_cut(name: &str, kind: Kind, cut: u32) -> Result<(), Failure> {
     let mut setup = setup(name, kind, MEMORY)?;
     let image = setup.write_file("disk", &vec![0; SIZE])?;
     setup.machine.disks.push(Disk {
-        bus: match kind {
-            Kind::Bochs => DiskBus::Ide,
-            Kind::Tcg | Kind::Kvm => DiskBus::Ahci,
-        },
+        bus: DiskBus::first(kind),
         image: image.clone(),
         keep: true,
     });

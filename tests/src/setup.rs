@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use xtask::iso::{self, Boot, IsoSpec, Module};
 use xtask::machine::{Kind, Machine, Outcome, Running, log_dir};
 use xtask::provision::newc::Newc;
 use xtask::provision::{self, Suite};
-use xtask::{build, test};
+use xtask::{build, host, test};
 
 use crate::{Failure, Shell, ensure};
 
@@ -88,6 +89,21 @@ impl Setup {
         std::fs::write(&path, content)
             .map_err(|error| format!("write {}: {error}", path.display()))?;
         Ok(path)
+    }
+
+    /// A copy of this test's own of the disk with a Debian root. The caller removes it.
+    ///
+    /// # Errors
+    /// When the disk cannot be provisioned or copied.
+    pub fn copy_debian(&self, suffix: &str) -> Result<PathBuf, Failure> {
+        let image = one_at_a_time(provision::debian::root)?;
+        let copy = self.file(suffix);
+        std::fs::create_dir_all(log_dir())?;
+        // Most of it is holes, which it keeps.
+        let mut command = Command::new("cp");
+        command.args(["--sparse=always", "--reflink=auto"]);
+        host::run_quiet(command.arg(image).arg(&copy))?;
+        Ok(copy)
     }
 
     /// Gives dom0 the tools and the demo guest.

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::host;
 use crate::machine::kvm_usable;
 use crate::provision::sysroot::{self, Sysroot};
-use crate::provision::{self, Suite, bochs};
+use crate::provision::{self, Suite, bochs, debian};
 
 const SETUP: &str = "cargo xtask setup sees to it";
 
@@ -40,6 +40,11 @@ pub fn report() {
             found.ok_or_else(|| format!("not fetched yet; {SETUP}")),
         );
     }
+    let root = match debian::is_cached() {
+        true => Ok("made".into()),
+        false => Err(format!("not made yet; {SETUP}")),
+    };
+    line("Debian root for guests", root);
 }
 
 fn heading(text: &str) {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::iso::{self, Boot, IsoSpec, Module};
-use crate::machine::{self, Choice, Kind, Machine, Nic, Outcome};
+use crate::machine::{self, Choice, Disk, DiskBus, Kind, Machine, Nic, Outcome};
 use crate::{build, provision};
 
 /// dom0's console and kernel log, as far as they are needed for a shell.
@@ -48,6 +48,9 @@ pub struct RunArgs {
     /// Stop the machine after so many seconds; 0 is never [default: never on a terminal, else 300, and 1200 on bochs]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+    /// Give dom0 a disk with a Debian root, for a guest: /etc/oxen/debian.cfg starts it. What it writes is thrown away in the end
+    #[arg(long)]
+    pub debian: bool,
     /// dom0's kernel, in place of the provisioned one
     #[arg(long, value_name = "FILE")]
     pub dom0_kernel: Option<PathBuf>,
@@ -71,7 +74,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     eprintln!("machine {}: {}", chosen.kind, chosen.why);
     let iso = build_iso(args)?;
     let on_terminal = io::stdin().is_terminal();
-    let machine = describe(args, chosen.kind, on_terminal);
+    let mut machine = describe(args, chosen.kind, on_terminal);
+    if args.debian {
+        machine.disks.push(Disk {
+            bus: DiskBus::first(chosen.kind),
+            image: provision::debian::root()?,
+            keep: false,
+        });
+    }
     let mut running = machine.start(&format!("run-{}", chosen.kind), &iso)?;
     if args.gdb {
         eprintln!(

@@ -42,6 +42,16 @@ pub enum DiskBus {
     Ide,
 }
 
+impl DiskBus {
+    /// The bus of a machine on which dom0 sees its first disk as `/dev/sda`.
+    pub const fn first(kind: Kind) -> Self {
+        match kind {
+            Kind::Bochs => Self::Ide,
+            Kind::Tcg | Kind::Kvm => Self::Ahci,
+        }
+    }
+}
+
 /// A raw disk image and the controller that shows it to the machine.
 #[derive(Clone, Debug)]
 pub struct Disk {

@@ -151,6 +151,16 @@ impl Archive {
     }
 }
 
+/// The lines of apt's configuration for some suites, with the machine's own mirrors. A suite `NAME-security` is left out where the
+/// machine has no mirror of the security archive.
+///
+/// # Errors
+/// The machine's mirror is not known.
+pub fn sources(suites: &[&str]) -> Result<Vec<String>> {
+    let list = source_list(suites, false, &mirrors())?;
+    Ok(list.lines().map(str::to_owned).collect())
+}
+
 /// Unpacks a binary package.
 ///
 /// # Errors

@@ -88,9 +88,10 @@ pub(crate) fn clear() -> Result<()> {
 }
 
 fn is_ours(name: &str) -> bool {
-    const PREFIXES: [&str; 7] = [
+    const PREFIXES: [&str; 8] = [
         "apt",
         "bochs",
+        "debian-",
         "fio-",
         "grub-",
         "linux-",
@@ -109,6 +110,7 @@ mod tests {
         for name in [
             "apt",
             "bochs",
+            "debian-bookworm-1",
             "fio-3.33-static",
             "grub-pvh",
             "linux-sid",

@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod bochs;
 mod cache;
+pub mod debian;
 pub mod fio;
 mod grub;
 pub mod initrd;
@@ -45,6 +46,7 @@ pub fn everything() -> Result<()> {
         kernels::dom0(Suite::Sid).map(drop),
         grub::pvh_image().map(drop),
         xen::tools().map(drop),
+        debian::root().map(drop),
         plain::kernel(Suite::Bookworm).map(drop),
         kernels::cloud(Suite::Bookworm).map(drop),
     ];

@@ -43,8 +43,14 @@ pub(super) const DOM0: &[&str] = &[
     "xen-netback",
 ];
 
-/// Front ends of the demo guest's PV devices.
-pub(super) const GUEST: &[&str] = &["xen-blkfront", "xen-netfront"];
+/// Front ends of the demo guest's PV devices, and what mounts a root file system on such a disk: of which ext4 wants its checksums by name.
+pub(super) const GUEST: &[&str] = &[
+    "xen-blkfront",
+    "xen-netfront",
+    "ext4",
+    "crc32c_generic",
+    "crc32c_intel",
+];
 
 /// Has depmod make the lists of the modules in `folder/modules`, where the package left that to its installation.
 ///

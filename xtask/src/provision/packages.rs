@@ -43,6 +43,10 @@ const NEEDED: &[Needed] = &[
     needed("busybox-static", &["/bin/busybox", "/usr/bin/busybox"]),
     needed("kmod", &["/sbin/depmod", "/usr/sbin/depmod"]),
     needed("xz-utils", &["/usr/bin/xz"]),
+    // A Debian guest's root: its maker, what that takes where it is not root, and what makes and checks its file system.
+    needed("mmdebstrap", &["/usr/bin/mmdebstrap"]),
+    needed("uidmap", &["/usr/bin/newuidmap"]),
+    needed("e2fsprogs", &["/sbin/mke2fs", "/usr/sbin/mke2fs"]),
     // The emulator Bochs: its firmware, and what builds it.
     needed("bochsbios", &["/usr/share/bochs/BIOS-bochs-latest"]),
     needed("vgabios", &["/usr/share/vgabios/vgabios.bin"]),
