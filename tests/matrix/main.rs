@@ -8,6 +8,7 @@ mod checks;
 mod control;
 mod crowd;
 mod daemons;
+mod debian;
 mod devices;
 mod disks;
 mod domains;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         devices::cases,
         disks::cases,
         power_cut::cases,
+        debian::cases,
         time::cases,
         bad_input::cases,
         isolation::cases,
