@@ -1,5 +1,6 @@
 //! PV disks: Linux's front end in a guest, `oxblk` in dom0.
 
+pub mod fio;
 mod many;
 mod qcow2;
 
@@ -42,6 +43,14 @@ struct Guest<'a> {
 }
 
 impl Guest<'_> {
+    /// Makes a function known to the guest's shell.
+    fn defines(&mut self, function: &str) -> Result<(), Failure> {
+        self.dom0.run(&format!(
+            "t=$(ox store read /local/domain/$(ox domid {GUEST})/console/tty); printf '%s\\n' '{function}' >$t"
+        ))?;
+        Ok(())
+    }
+
     /// What a command prints in the guest, on one line.
     fn run(&mut self, command: &str) -> Result<String, Failure> {
         self.begin(command)?;

@@ -86,6 +86,7 @@ fn main() -> ExitCode {
         kernels::cases,
         devices::cases,
         disks::cases,
+        disks::fio::cases,
         power_cut::cases,
         debian::cases,
         time::cases,

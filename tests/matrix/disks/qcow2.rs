@@ -9,7 +9,7 @@ use oxen_tests::{Failure, Setup, ensure};
 use super::Guest;
 
 /// Where it is in dom0.
-const PATH: &str = "/root/cow";
+pub const PATH: &str = "/root/cow";
 const TOOL: &str = "qemu-img";
 
 /// The image, where it was made and comes back to.
