@@ -123,18 +123,17 @@ fn main() -> ExitCode {
         .into_iter()
         .filter(|case| machines.contains(&case.kind))
         .collect();
+    let filter = arguments.filter.as_deref();
     if !arguments.list {
         for case in &cases {
-            let asked_for = arguments
-                .filter
-                .as_ref()
-                .is_none_or(|filter| case.name.contains(filter.as_str()));
-            if let Some(reason) = pending::reason(&case.name).filter(|_| asked_for) {
-                println!("pending: {}: {reason}", case.name);
+            let asked_for = filter.is_none_or(|filter| case.name.contains(filter));
+            if let Some(reason) = pending::reason(&case.name, filter).filter(|_| asked_for) {
+                println!("skipped: {}: {reason}", case.name);
             }
         }
     }
-    libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect()).exit_code()
+    let trials = cases.into_iter().map(|case| trial(case, filter)).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// Machines to test on: the one that was asked for, or all that work here.
@@ -153,8 +152,8 @@ fn machines() -> Result<Vec<Kind>, String> {
     }
 }
 
-fn trial(case: Case) -> Trial {
-    let pending = pending::reason(&case.name).is_some();
+fn trial(case: Case, filter: Option<&str>) -> Trial {
+    let skipped = pending::reason(&case.name, filter).is_some();
     let Case { kind, name, run } = case;
     let own_name = name.clone();
     Trial::test(name, move || {
@@ -167,7 +166,7 @@ fn trial(case: Case) -> Trial {
         };
         Err(Failed::from(format!("{text}\n{}", console_tail(&own_name))))
     })
-    .with_ignored_flag(pending)
+    .with_ignored_flag(skipped)
 }
 
 fn console_tail(name: &str) -> String {
