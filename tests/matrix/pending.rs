@@ -18,6 +18,8 @@ const LONG: &[(&str, &str)] = &[
     ("bochs::disks::thirty_two", ASK_FOR_IT),
     ("bochs::networks::bridge", ASK_FOR_IT),
     ("bochs::pairings", ASK_FOR_IT),
+    ("tcg::disks::fio_verifies", ASK_FOR_IT),
+    ("tcg::disks::thirty_two", ASK_FOR_IT),
 ];
 
 const ASK_FOR_IT: &str = "takes long: give its name to run it";
