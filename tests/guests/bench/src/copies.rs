@@ -16,8 +16,8 @@ const PAGE: u16 = 4096;
 
 /// Measures both.
 pub fn run(results: &mut Results) {
-    results.add("grant copy of a page", measure(|| pages::<1>()));
-    results.add("grant copy of 32 pages", measure(|| pages::<MOST>()));
+    results.add("grant copy of a page", measure(pages::<1>));
+    results.add("grant copy of 32 pages", measure(pages::<MOST>));
 }
 
 /// Copies so many whole pages with one call.
