@@ -28,7 +28,7 @@ const POINTS: [(&str, u32); 5] = [
 /// Functions of the guest's shell: `load DISK ACCESS SIZE DEPTH OPTIONS` is fio, which fails if anything is not what it wrote; `point`
 /// does all kinds of accesses.
 const FUNCTIONS: [&str; 2] = [
-    "load() { d=$1; rw=$2; bs=$3; depth=$4; shift 4; /fio --name=load --filename=/dev/$d --rw=$rw --bs=$bs --iodepth=$depth --direct=1 --ioengine=io_uring --thread --verify=crc32c --verify_fatal=1 --verify_state_save=0 --randrepeat=0 --output=/said $@ || { tail -n 5 /said; false; }; }",
+    "load() { d=$1; rw=$2; bs=$3; depth=$4; shift 4; /fio --name=load --filename=/dev/$d --rw=$rw --bs=$bs --iodepth=$depth --direct=1 --ioengine=io_uring --thread --verify=crc32c --verify_fatal=1 --verify_state_save=0 --randrepeat=0 --output=/said $@ || { grep verify /said | head -n 3; tail -n 5 /said; false; }; }",
     "point() { load $1 randrw $2 $3 && load $1 write $2 $3 --do_verify=0 && load $1 read $2 $3; }",
 ];
 
