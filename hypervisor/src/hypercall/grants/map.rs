@@ -22,8 +22,10 @@ pub fn map<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
             return array.go_on(vcpu, index, layout::SIZE);
         }
         let mut argument = array.read::<H, { layout::SIZE }>(vcpu, index)?;
-        vcpu.shared().counters.grant(GrantWork::Map);
         let result = map_one(vcpu, &mut argument);
+        if result.is_ok() {
+            vcpu.shared().counters.grant(GrantWork::Map);
+        }
         argument.set_u16(layout::STATUS, encode(result));
         argument.write(vcpu, array.at(index, layout::SIZE))?;
     }
