@@ -8,6 +8,7 @@ const PENDING: &[(&str, &str)] = &[
     ("bochs::debian", NOT_RUN),
     ("bochs::disks::fio_verifies", NOT_RUN),
     ("bochs::disks::thirty_two", NOT_RUN),
+    ("tcg::disks::fio_verifies", NOT_RUN),
     ("tcg::disks::thirty_two", NOT_RUN),
 ];
 
@@ -21,7 +22,6 @@ const FIRST_CARD_DEAF: &str = "on a busy host, seen twice: while a guest is give
 const LONG: &[(&str, &str)] = &[
     ("bochs::networks::bridge", ASK_FOR_IT),
     ("bochs::pairings", ASK_FOR_IT),
-    ("tcg::disks::fio_verifies", ASK_FOR_IT),
 ];
 
 const ASK_FOR_IT: &str = "takes long: give its name to run it";
