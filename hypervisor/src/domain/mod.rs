@@ -108,8 +108,8 @@ impl Domain {
     /// Single blocks of the heap that a domain takes, with its vCPUs.
     pub const fn blocks(vcpus: usize) -> usize {
         const { assert!(size_of::<Self>() + 2 * size_of::<usize>() <= PAGE_SIZE) };
-        // Itself, its condition and its shares; what is shared, the seat, the state and the scheduler's part of each vCPU; and the text of
-        // what is missing if one cannot be made.
+        // Itself, its condition and its shares; what is shared, the seat, the state and the scheduler's part of each vCPU; and
+        // the text of what is missing if one cannot be made.
         3 + 4 * vcpus + 2
     }
 

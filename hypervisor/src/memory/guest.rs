@@ -58,6 +58,22 @@ impl<'a> View<'a> {
         }
         mapped_page(&mapping)
     }
+
+    /// The page behind a linear address that has been translated to `physical`, if it was to anything.
+    #[inline]
+    fn reach(
+        &self,
+        linear: GuestLinear,
+        physical: Option<GuestPhys>,
+        write: bool,
+    ) -> Result<GuestPage, Fault> {
+        const WRITE: u32 = 1 << 1;
+        let page = physical.and_then(|physical| self.page(physical.frame(), write));
+        page.ok_or(Fault {
+            address: linear,
+            error_code: if write { WRITE } else { 0 },
+        })
+    }
 }
 
 impl GuestPhysRead for View<'_> {
@@ -237,17 +253,13 @@ impl Translated {
     }
 
     fn page(&self, view: &View<'_>, at: usize, write: bool) -> Result<GuestPage, Fault> {
-        const WRITE: u32 = 1 << 1;
         let physical = if self.in_first(at) > 0 {
             Some(self.first)
         } else {
             self.second
         };
-        let page = physical.and_then(|physical| view.page(physical.frame(), write));
-        page.ok_or(Fault {
-            address: GuestLinear(self.start.0.wrapping_add(at as u64)),
-            error_code: if write { WRITE } else { 0 },
-        })
+        let linear = GuestLinear(self.start.0.wrapping_add(at as u64));
+        view.reach(linear, physical, write)
     }
 }
 
@@ -322,16 +334,12 @@ fn each_page<H: Vcpu>(
     access: Access,
     mut copy: impl FnMut(GuestPage, usize, core::ops::Range<usize>),
 ) -> Result<(), Fault> {
-    const WRITE: u32 = 1 << 1;
     let (view, paging) = (View::new(&vcpu.domain), paging(vcpu));
     let mut done = 0;
     while done < length {
         let at = GuestLinear(address.0.wrapping_add(done as u64));
         let physical = translate_in(&view, &paging, at, access)?;
-        let page = view.page(physical.frame(), access.write).ok_or(Fault {
-            address: at,
-            error_code: if access.write { WRITE } else { 0 },
-        })?;
+        let page = view.reach(at, Some(physical), access.write)?;
         let offset = physical.page_offset();
         let part = (PAGE_SIZE - offset).min(length - done);
         copy(page, offset, done..done + part);
