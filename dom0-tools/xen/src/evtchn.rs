@@ -12,6 +12,10 @@ const IOCTL_BIND_INTERDOMAIN: u64 = sys::ioctl_number(b'E', 1, 8);
 const IOCTL_BIND_UNBOUND: u64 = sys::ioctl_number(b'E', 2, 4);
 const IOCTL_UNBIND: u64 = sys::ioctl_number(b'E', 3, 4);
 const IOCTL_NOTIFY: u64 = sys::ioctl_number(b'E', 4, 4);
+/// Bytes of a port as the device reads and writes it.
+const PORT: usize = size_of::<u32>();
+/// Ports that are read at once.
+const PORTS: usize = 16;
 
 /// Event channels of this process; all are closed on drop.
 #[derive(Debug)]
@@ -89,6 +93,31 @@ impl EventChannels {
     /// The device's errno.
     pub fn unmask(&self, port: u32) -> io::Result<()> {
         (&self.device).write_all(&port.to_ne_bytes())
+    }
+
+    /// Takes all ports with events and lets further events of them in: two system calls, however many they are. When `each` is called
+    /// for a port its events are let in, so that what is looked at afterwards announces itself where it comes too late.
+    ///
+    /// # Errors
+    /// As for [`EventChannels::pending`]; that there is none is no error.
+    pub fn take(&self, mut each: impl FnMut(u32)) -> io::Result<()> {
+        loop {
+            let mut bytes = [0; PORT * PORTS];
+            let taken = match (&self.device).read(&mut bytes) {
+                Ok(count) => &bytes[..count],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            (&self.device).write_all(taken)?;
+            for port in taken.as_chunks::<PORT>().0 {
+                each(u32::from_ne_bytes(*port));
+            }
+            // Whoever waits for the device is told of its first event only: none may be left.
+            if taken.len() < bytes.len() {
+                return Ok(());
+            }
+        }
     }
 
     fn bind<T>(&self, request: u64, mut argument: T) -> io::Result<u32> {

@@ -43,6 +43,8 @@ pub struct Transmit<M, J> {
 pub struct Turn {
     /// Packets that were taken.
     pub packets: usize,
+    /// It ended because they were many, not because there were no more.
+    pub full: bool,
     /// Send the guest an event.
     pub notify: bool,
 }
@@ -75,7 +77,12 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
     ) -> Result<Turn, Failure> {
         let mut packets: ArrayVec<Packet, PACKETS> = ArrayVec::new();
         let mut parts = 0;
-        while !packets.is_full() && parts + SLOTS_MAX <= PAGES && may_send() {
+        let mut full = false;
+        while may_send() {
+            full = packets.is_full() || parts + SLOTS_MAX > PAGES;
+            if full {
+                break;
+            }
             let Some(packet) = self.next()? else {
                 break;
             };
@@ -86,6 +93,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         if packets.is_empty() {
             return Ok(Turn {
                 packets: 0,
+                full,
                 notify: self.ring.publish(),
             });
         }
@@ -119,6 +127,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         }
         Ok(Turn {
             packets: packets.len(),
+            full,
             notify: self.ring.publish(),
         })
     }
