@@ -155,6 +155,14 @@ pub struct CopyBatch<'a> {
 }
 
 impl<'a> CopyBatch<'a> {
+    /// An empty batch.
+    pub const fn new() -> Self {
+        Self {
+            segments: Vec::new(),
+            buffers: PhantomData,
+        }
+    }
+
     /// An empty batch with room for so many copies.
     pub fn with_capacity(count: usize) -> Self {
         Self {
@@ -204,6 +212,15 @@ impl<'a> CopyBatch<'a> {
             status: 0,
             pad: 0,
         });
+    }
+
+    /// The same memory, for copies between other buffers.
+    pub fn emptied<'b>(mut self) -> CopyBatch<'b> {
+        self.segments.clear();
+        CopyBatch {
+            segments: self.segments,
+            buffers: PhantomData,
+        }
     }
 
     /// Copies in it.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
-use crate::machine::{Fetch, Interface, Pages, Store};
+use crate::machine::{Fetch, Interface, Made, Pages, Store};
 use crate::vnet::Header;
 
 /// Granted pages by reference. What is not there was revoked.
@@ -11,8 +11,8 @@ use crate::vnet::Header;
 pub struct Granted(pub BTreeMap<u32, Vec<u8>>);
 
 impl Pages for Granted {
-    fn fetch(&mut self, copies: Vec<Fetch<'_>>) -> io::Result<Vec<bool>> {
-        let copied = copies.into_iter().map(|copy| {
+    fn fetch<'a>(&mut self, copies: impl Iterator<Item = Fetch<'a>>) -> io::Result<Made> {
+        let copied = copies.map(|copy| {
             let page = self.0.get(&copy.reference)?;
             let offset = usize::from(copy.offset);
             copy.to.copy_from_slice(&page[offset..][..copy.to.len()]);
@@ -21,8 +21,8 @@ impl Pages for Granted {
         Ok(copied.map(|done| done.is_some()).collect())
     }
 
-    fn store(&mut self, copies: Vec<Store<'_>>) -> io::Result<Vec<bool>> {
-        let copied = copies.into_iter().map(|copy| {
+    fn store<'a>(&mut self, copies: impl Iterator<Item = Store<'a>>) -> io::Result<Made> {
+        let copied = copies.map(|copy| {
             let page = self.0.get_mut(&copy.reference)?;
             page[..copy.from.len()].copy_from_slice(copy.from);
             Some(())

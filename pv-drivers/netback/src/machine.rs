@@ -1,7 +1,9 @@
 //! What the two directions of a queue work on.
 
 use std::io;
+use std::mem::take;
 
+use arrayvec::ArrayVec;
 use oxen_xen::gntdev::{CopyBatch, GrantPart, Grants};
 
 use crate::vnet::Header;
@@ -26,19 +28,24 @@ pub struct Store<'a> {
     pub from: &'a [u8],
 }
 
-/// Pages that a guest grants. For each copy of a batch it is told whether it was made.
+/// Copies of a batch at most.
+pub const COPIES: usize = 160;
+/// For each copy of a batch, whether it was made.
+pub type Made = ArrayVec<bool, COPIES>;
+
+/// Pages that a guest grants. What is more than [`COPIES`] is left out.
 pub trait Pages {
     /// Copies out of them.
     ///
     /// # Errors
     /// Nothing can be copied at all.
-    fn fetch(&mut self, copies: Vec<Fetch<'_>>) -> io::Result<Vec<bool>>;
+    fn fetch<'a>(&mut self, copies: impl Iterator<Item = Fetch<'a>>) -> io::Result<Made>;
 
     /// Copies into them.
     ///
     /// # Errors
     /// As for [`Pages::fetch`].
-    fn store(&mut self, copies: Vec<Store<'_>>) -> io::Result<Vec<bool>>;
+    fn store<'a>(&mut self, copies: impl Iterator<Item = Store<'a>>) -> io::Result<Made>;
 }
 
 /// A queue of an interface that packets go through.
@@ -59,42 +66,51 @@ pub trait Interface {
 /// Pages of a domain.
 #[derive(Debug)]
 pub struct GuestPages {
-    /// The device.
-    pub grants: Grants,
-    /// Whose they are.
-    pub domid: u16,
+    grants: Grants,
+    domid: u16,
+    /// Memory for batches.
+    batch: CopyBatch<'static>,
 }
 
 impl GuestPages {
-    fn run(&self, mut batch: CopyBatch<'_>) -> io::Result<Vec<bool>> {
+    /// Pages that `domid` grants.
+    pub const fn new(grants: Grants, domid: u16) -> Self {
+        Self {
+            grants,
+            domid,
+            batch: CopyBatch::new(),
+        }
+    }
+
+    const fn part(&self, reference: u32, offset: u16) -> GrantPart {
+        GrantPart {
+            domid: self.domid,
+            reference,
+            offset,
+        }
+    }
+
+    fn run(&mut self, mut batch: CopyBatch<'_>) -> io::Result<Made> {
         self.grants.copy(&mut batch)?;
-        Ok(batch.outcomes().map(|outcome| outcome == 0).collect())
+        let made = batch.outcomes().map(|outcome| outcome == 0).collect();
+        self.batch = batch.emptied();
+        Ok(made)
     }
 }
 
 impl Pages for GuestPages {
-    fn fetch(&mut self, copies: Vec<Fetch<'_>>) -> io::Result<Vec<bool>> {
-        let mut batch = CopyBatch::with_capacity(copies.len());
-        for copy in copies {
-            let from = GrantPart {
-                domid: self.domid,
-                reference: copy.reference,
-                offset: copy.offset,
-            };
-            batch.from_grant(from, copy.to);
+    fn fetch<'a>(&mut self, copies: impl Iterator<Item = Fetch<'a>>) -> io::Result<Made> {
+        let mut batch = take(&mut self.batch);
+        for copy in copies.take(COPIES) {
+            batch.from_grant(self.part(copy.reference, copy.offset), copy.to);
         }
         self.run(batch)
     }
 
-    fn store(&mut self, copies: Vec<Store<'_>>) -> io::Result<Vec<bool>> {
-        let mut batch = CopyBatch::with_capacity(copies.len());
-        for copy in copies {
-            let to = GrantPart {
-                domid: self.domid,
-                reference: copy.reference,
-                offset: 0,
-            };
-            batch.to_grant(copy.from, to);
+    fn store<'a>(&mut self, copies: impl Iterator<Item = Store<'a>>) -> io::Result<Made> {
+        let mut batch = take(&mut self.batch);
+        for copy in copies.take(COPIES) {
+            batch.to_grant(copy.from, self.part(copy.reference, 0));
         }
         self.run(batch)
     }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::credit::Credit;
 use crate::machine::{Interface, Pages};
-use crate::receive::{End, Receive};
+use crate::receive::{self, End, Receive};
 use crate::transmit::Transmit;
 
 /// How often the ring of a guest that never tells is looked at.
@@ -75,20 +75,23 @@ where
 {
     /// Serves until that is not possible any more, and says why.
     pub fn serve(mut self) -> Failure {
+        let mut arrived = true;
         loop {
-            let waited = match self.turn() {
-                Ok(None) => continue,
-                Ok(Some(wait)) => self.wait(&wait),
+            arrived = match self.turn(arrived) {
+                Ok(None) => true,
+                Ok(Some(wait)) => match self.wait(&wait) {
+                    Ok(arrived) => arrived,
+                    Err(error) => {
+                        return Failure::Host(format!("events cannot be waited for: {error}"));
+                    }
+                },
                 Err(failure) => return failure,
             };
-            if let Err(error) = waited {
-                return Failure::Host(format!("events cannot be waited for: {error}"));
-            }
         }
     }
 
-    /// One turn of both directions; what to wait for if there was nothing to do.
-    fn turn(&mut self) -> Result<Option<Wait>, Failure> {
+    /// One turn of both directions, of that to the guest if packets may have `arrived`; what to wait for if there was nothing to do.
+    fn turn(&mut self, arrived: bool) -> Result<Option<Wait>, Failure> {
         let mut no_credit = None;
         let credit = self.credit.as_deref();
         let sent = self.transmit.turn(
@@ -104,13 +107,13 @@ where
                 }
             },
         )?;
-        if sent.notify {
-            self.notify(self.ports.transmit)?;
-        }
-        let received = self.receive.turn(&mut self.pages, &mut self.interface)?;
-        if received.notify {
-            self.notify(self.ports.receive)?;
-        }
+        // What is sent may be answered at once: a program of this domain that it wakes runs before this thread goes on.
+        let received = if arrived || sent.packets > 0 || self.receive.waits() {
+            self.receive.turn(&mut self.pages, &mut self.interface)?
+        } else {
+            receive::Turn::default()
+        };
+        self.tell(sent.notify, received.notify)?;
         if sent.full || received.end == End::Busy {
             return Ok(None);
         }
@@ -126,12 +129,24 @@ where
         }))
     }
 
-    fn notify(&self, port: u32) -> Result<(), Failure> {
-        (self.ports.events.notify(port))
-            .map_err(|error| Failure::Host(format!("event to the guest: {error}")))
+    /// Sends the guest its events: together, so that it is woken once.
+    fn tell(&self, of_sent: bool, of_received: bool) -> Result<(), Failure> {
+        let Ports {
+            events,
+            transmit,
+            receive,
+        } = &self.ports;
+        let wanted = [(of_sent, *transmit), (of_received, *receive)];
+        let same = of_sent && of_received && transmit == receive;
+        for (_, port) in (wanted.iter().skip(usize::from(same))).filter(|(wanted, _)| *wanted) {
+            (events.notify(*port))
+                .map_err(|error| Failure::Host(format!("event to the guest: {error}")))?;
+        }
+        Ok(())
     }
 
-    fn wait(&self, wait: &Wait) -> io::Result<()> {
+    /// Waits. Whether packets have arrived then, where that was looked for.
+    fn wait(&self, wait: &Wait) -> io::Result<bool> {
         let timeout = wait
             .until
             .map(|until| until.saturating_duration_since(Instant::now()));
@@ -145,10 +160,10 @@ where
             Err(error) => return Err(error.into()),
         }
         // Let in again before the rings are looked at: an event that comes after that look is then seen.
-        if both[0].revents().is_empty() {
-            return Ok(());
+        if !both[0].revents().is_empty() {
+            self.ports.events.take(|_| {})?;
         }
-        self.ports.events.take(|_| {})
+        Ok(!both[1].revents().is_empty())
     }
 }
 

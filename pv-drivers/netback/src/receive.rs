@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::iter::from_fn;
 use std::sync::atomic::AtomicU32;
 
+use arrayvec::ArrayVec;
 use oxen_backend::Failure;
 use oxen_netif::PAGE;
 use oxen_netif::extra::{Gso, GsoKind};
@@ -14,7 +16,7 @@ use oxen_ring::{BackRing, TooSmall};
 use crate::arena::Arena;
 use crate::drops::{Drops, Reason};
 use crate::job::Guest;
-use crate::machine::{Interface, Pages, Store};
+use crate::machine::{COPIES, Interface, Pages, Store};
 use crate::queue::journal;
 use crate::transmit::is_lost;
 use crate::vnet::{Checksum, Header};
@@ -23,6 +25,7 @@ use crate::vnet::{Checksum, Header};
 const PACKETS: usize = 64;
 /// Pages for them; each begins with one.
 const PAGES: usize = 160;
+const _: () = assert!(PAGES <= COPIES);
 /// Pages of the largest: 64 KiB and its headers.
 const LARGEST: usize = 17;
 
@@ -52,10 +55,13 @@ struct Packet {
     gso: Option<Gso>,
 }
 
+type Packets = ArrayVec<Packet, PACKETS>;
+
 /// Why a turn ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum End {
     /// No packet is there.
+    #[default]
     Drained,
     /// The guest has not given enough pages for the next packet.
     Starved,
@@ -64,7 +70,7 @@ pub enum End {
 }
 
 /// What came of a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Turn {
     /// Why it ended.
     pub end: End,
@@ -76,9 +82,18 @@ pub struct Turn {
 
 /// What a slot of the ring gets.
 enum Answer {
-    Data { id: u16, length: u16, flags: Flags },
+    Data {
+        page: Request,
+        /// First byte in the arena.
+        start: usize,
+        length: u16,
+        flags: Flags,
+    },
     Extra(Gso),
 }
+
+/// A slot for each page of the arena, and one more for each packet that is to be cut.
+type Answers = ArrayVec<Answer, { PAGES + PACKETS }>;
 
 impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
     /// Takes a ring up, with its journal, of a guest that can do so much; what it cannot be given is counted.
@@ -105,7 +120,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
         pages: &mut impl Pages,
         interface: &mut impl Interface,
     ) -> Result<Turn, Failure> {
-        let mut packets = Vec::new();
+        let mut packets = Packets::new();
         let end = self.collect(interface, &mut packets)?;
         let notify = if packets.is_empty() {
             self.ring.publish()
@@ -125,6 +140,11 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
         })
     }
 
+    /// Whether a packet waits for pages.
+    pub const fn waits(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     /// Asks for an event when the guest gives pages. True: it has already.
     ///
     /// # Errors
@@ -142,10 +162,10 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
     fn collect(
         &mut self,
         interface: &mut impl Interface,
-        packets: &mut Vec<Packet>,
+        packets: &mut Packets,
     ) -> Result<End, Failure> {
         let (mut used, mut promised) = (0, 0);
-        while packets.len() < PACKETS && used + LARGEST <= PAGES {
+        while !packets.is_full() && used + LARGEST <= PAGES {
             let packet = match self.waiting.take() {
                 Some(packet) => packet,
                 None => match self.read(used, interface) {
@@ -239,39 +259,33 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
 
     /// Copies packets to the guest's pages and says so. True: send it an event.
     fn deliver(&mut self, pages: &mut impl Pages, packets: &[Packet]) -> Result<bool, Failure> {
-        let (mut copies, mut answers) = (Vec::new(), Vec::new());
+        let answers = self.answers(packets);
         let memory = self.arena.bytes();
-        for packet in packets {
-            for filled in layout(packet.size, packet.checksum, packet.gso) {
-                // There are as many: they were counted.
-                let Some(request) = self.given.pop_front() else {
-                    break;
-                };
-                match filled {
-                    Filled::Data {
-                        start,
-                        length,
-                        flags,
-                    } => {
-                        copies.push(Store {
-                            reference: request.reference,
-                            from: &memory[packet.page * PAGE + start..][..usize::from(length)],
-                        });
-                        let id = request.id;
-                        answers.push(Answer::Data { id, length, flags });
-                    }
-                    Filled::Extra(gso) => answers.push(Answer::Extra(gso)),
-                }
-            }
-        }
+        let copies = answers.iter().filter_map(|answer| match *answer {
+            Answer::Extra(_) => None,
+            Answer::Data {
+                page,
+                start,
+                length,
+                ..
+            } => Some(Store {
+                reference: page.reference,
+                from: &memory[start..][..usize::from(length)],
+            }),
+        });
         let copied = (pages.store(copies))
             .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;
-        let mut copied = copied.into_iter();
-        for answer in answers {
-            let words = match answer {
+        let mut copied = copied.iter().copied();
+        for answer in &answers {
+            let words = match *answer {
                 Answer::Extra(gso) => gso.encode(),
-                Answer::Data { id, length, flags } => Response {
-                    id,
+                Answer::Data {
+                    page,
+                    length,
+                    flags,
+                    ..
+                } => Response {
+                    id: page.id,
                     offset: 0,
                     flags,
                     status: if copied.next().unwrap_or(false) {
@@ -286,6 +300,32 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
             (self.ring.respond(&words)).map_err(|error| Failure::Host(error.to_string()))?;
         }
         Ok(self.ring.publish())
+    }
+
+    /// What the slots get that the guest has given for packets, in order.
+    fn answers(&mut self, packets: &[Packet]) -> Answers {
+        let mut answers = Answers::new();
+        for packet in packets {
+            let filled = layout(packet.size, packet.checksum, packet.gso);
+            // There are as many: they were counted.
+            let given = from_fn(|| self.given.pop_front());
+            for (filled, page) in filled.zip(given) {
+                answers.push(match filled {
+                    Filled::Extra(gso) => Answer::Extra(gso),
+                    Filled::Data {
+                        start,
+                        length,
+                        flags,
+                    } => Answer::Data {
+                        page,
+                        start: packet.page * PAGE + start,
+                        length,
+                        flags,
+                    },
+                });
+            }
+        }
+        answers
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::arena::Arena;
 use crate::drops::{Drops, Reason};
-use crate::machine::{Fetch, Interface, Pages};
+use crate::machine::{COPIES, Fetch, Interface, Made, Pages};
 use crate::queue::journal;
 use crate::vnet::{Checksum, Header};
 
@@ -23,6 +23,7 @@ use crate::vnet::{Checksum, Header};
 const PACKETS: usize = 64;
 /// Pages for their parts, one for each.
 const PAGES: usize = 128;
+const _: () = assert!(PAGES <= COPIES);
 
 /// Words of the ring's journal.
 pub const JOURNAL: usize = journal(REQUEST, RESPONSE);
@@ -100,7 +101,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         let copied = fetch(&packets, pages, &mut self.arena)
             .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;
         let mut memory = self.arena.bytes().chunks_exact(PAGE);
-        let mut copied = copied.into_iter();
+        let mut copied = copied.iter().copied();
         for packet in &packets {
             let mut whole = true;
             let mut bytes: ArrayVec<&[u8], SLOTS_MAX> = ArrayVec::new();
@@ -167,7 +168,7 @@ fn lengths(packet: &Packet) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// Copies each part to a page of its own.
-fn fetch(packets: &[Packet], pages: &mut impl Pages, arena: &mut Arena) -> io::Result<Vec<bool>> {
+fn fetch(packets: &[Packet], pages: &mut impl Pages, arena: &mut Arena) -> io::Result<Made> {
     let sound = packets.iter().filter(|packet| packet.flaw.is_none());
     let parts = sound
         .flat_map(|packet| &packet.parts)
@@ -178,7 +179,7 @@ fn fetch(packets: &[Packet], pages: &mut impl Pages, arena: &mut Arena) -> io::R
         offset: part.offset,
         to: &mut page[..usize::from(part.length)],
     });
-    pages.fetch(copies.collect())
+    pages.fetch(copies)
 }
 
 /// What the guest is told of a packet that goes no further.

@@ -102,10 +102,7 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
             receive: Receive::attach(map(queue.receive)?, journals.1, job.guest, drops())
                 .map_err(small)?,
             ports: bind(events, job.domid, queue.events)?,
-            pages: GuestPages {
-                grants,
-                domid: job.domid,
-            },
+            pages: GuestPages::new(grants, job.domid),
             interface,
             credit: credit.clone(),
             tells: job.guest.tells,
