@@ -36,6 +36,8 @@ use std::env;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use oxen_tests::Failure;
@@ -46,6 +48,9 @@ use xtask::test::MACHINE_VARIABLE;
 const TAIL_LINES: usize = 30;
 /// Emulators at a time, where the command line does not say.
 const DEFAULT_JOBS: usize = 2;
+
+/// What each test that has ended took.
+static TOOK: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
 
 /// What a test does, given its name and its machine.
 type Run = Box<dyn FnOnce(&str, Kind) -> Result<(), Failure> + Send>;
@@ -133,7 +138,19 @@ fn main() -> ExitCode {
         }
     }
     let trials = cases.into_iter().map(|case| trial(case, filter)).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    tell_what_took_longest();
+    conclusion.exit_code()
+}
+
+/// The tests that a reader who wants a faster run looks at first.
+fn tell_what_took_longest() {
+    const SHOWN: usize = 12;
+    let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    took.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    for (name, time) in took.iter().take(SHOWN) {
+        println!("{:6.0} s {name}", time.as_secs_f64());
+    }
 }
 
 /// Machines to test on: the one that was asked for, or all that work here.
@@ -158,12 +175,18 @@ fn trial(case: Case, filter: Option<&str>) -> Trial {
     let own_name = name.clone();
     Trial::test(name, move || {
         // A panic is a failure of this test only, and its console is as worth showing as any other's.
+        let start = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| run(&own_name, kind)));
+        TOOK.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((own_name.clone(), start.elapsed()));
         let text = match result {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(failure)) => failure.to_string(),
             Err(_) => "the test panicked".to_owned(),
         };
+        // A run that is cut off would never get to the list of failures at its end.
+        eprintln!("{own_name}: {text}");
         Err(Failed::from(format!("{text}\n{}", console_tail(&own_name))))
     })
     .with_ignored_flag(skipped)

@@ -87,7 +87,7 @@ fn clocks_agree(name: &str, kind: Kind) -> Result<(), Failure> {
 fn naps_end(name: &str, kind: Kind) -> Result<(), Failure> {
     /// The case that QEMU's emulation gets wrong comes up about once in 1,500 times.
     const NAPS: u32 = 30_000;
-    /// Of the time that went by: readings are not at one moment.
+    /// Of the time that went by: clocks are read in other units.
     const TOLERANCE: f64 = 0.001;
     let mut setup = Setup::new(name, kind)?;
     setup.use_guest("oxen-spin-guest")?;
@@ -104,13 +104,13 @@ fn naps_end(name: &str, kind: Kind) -> Result<(), Failure> {
         .split(|letter: char| !letter.is_ascii_digit())
         .filter_map(|word| word.parse().ok())
         .collect();
-    let [naps, passed, spent, blocked] = numbers[..] else {
+    let [naps, least, most, spent, blocked] = numbers[..] else {
         return Err(format!("the guest does not report: {report:?}").into());
     };
     ensure!(naps == f64::from(NAPS), "{naps} naps of {NAPS}");
     ensure!(
-        (spent / passed - 1.0).abs() < TOLERANCE,
-        "of {passed} ns the run states hold {spent} ns"
+        spent > least * (1.0 - TOLERANCE) && spent < most * (1.0 + TOLERANCE),
+        "of {least} to {most} ns the run states hold {spent} ns"
     );
     ensure!(
         blocked > 0.0 && blocked < spent,

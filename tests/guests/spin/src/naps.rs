@@ -9,20 +9,22 @@ const LONGEST: u64 = 60_000;
 /// Numbers that have no factor in common with [`LONGEST`], so that all lengths come up.
 const STEP: u64 = 7_919;
 
-/// Sleeps so many times. Then the run states must add up: all of the time that went by is in them.
+/// Sleeps so many times. Then the run states must add up: all of the time that went by is in them. How long that was is told by the least
+/// and the most that it can have been: the host may keep the vCPU away between a look at the clock and one at the run states.
 pub fn take(naps: u64) {
     events::bind_timer();
-    let (first, began) = (accounts(), cpu::ticks());
+    let (first, began) = accounts();
     let mut ahead = 1;
     for _ in 0..naps {
         ahead = (ahead + STEP) % LONGEST;
         nap(ahead);
     }
-    let (last, ended) = (accounts(), cpu::ticks());
-    let passed = events::nanos(ended - began);
+    let (last, ended) = accounts();
+    let least = events::nanos(ended[0] - began[1]);
+    let most = events::nanos(ended[1] - began[0]);
     let spent: u64 = (0..STATES).map(|state| last[state] - first[state]).sum();
     line!(
-        "naps: {naps} taken, {passed} ns passed, {spent} ns in run states, {} ns blocked",
+        "naps: {naps} taken, {least} to {most} ns passed, {spent} ns in run states, {} ns blocked",
         last[BLOCKED] - first[BLOCKED]
     );
 }
@@ -41,8 +43,9 @@ fn nap(ahead: u64) {
 const STATES: usize = 4;
 const BLOCKED: usize = 2;
 
-/// Nanoseconds in each run state until now.
-fn accounts() -> [u64; STATES] {
+/// Nanoseconds in each run state until now, and the clock before and after they were read.
+fn accounts() -> ([u64; STATES], [u64; 2]) {
+    let before = cpu::ticks();
     let mut info = [0u64; RUNSTATE_SIZE / 8];
     // SAFETY: as large as the structure that the call writes.
     let result = unsafe {
@@ -54,5 +57,5 @@ fn accounts() -> [u64; STATES] {
         )
     };
     assert!(result == 0, "get_runstate_info: {result}");
-    [info[2], info[3], info[4], info[5]]
+    ([info[2], info[3], info[4], info[5]], [before, cpu::ticks()])
 }
