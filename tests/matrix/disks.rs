@@ -19,7 +19,7 @@ const MEMORY: (u32, u32) = (1024, 576);
 const FIRST_GUEST: &str = "head -c 512 /dev/zero >/root/first && ox create -p /etc/oxen/demo.cfg 'disk=[\"/root/first,raw,xvda,w\"]' && ox destroy demo && sleep 2";
 /// Ways in which the hostile guest breaks the protocol.
 const ATTACKS: usize = 17;
-/// How often the back end is killed while the guest writes: 6 times by default.
+/// How often the back end is killed while the guest writes: 6 times by default, twice on Bochs.
 const KILLS_VARIABLE: &str = "OXEN_DISK_KILLS";
 
 pub fn cases() -> Vec<Case> {
@@ -104,12 +104,12 @@ fn files_and_devices(name: &str, kind: Kind) -> Result<(), Failure> {
     let mut setup = patient(name, kind)?;
     let image = qcow2::Image::add(&mut setup)?;
     let mut dom0 = setup.boot()?;
-    used_by_linux(&mut dom0, &image)?;
+    used_by_linux(&mut dom0, kind, &image)?;
     checks::logs_are_clean(&mut dom0)?;
     dom0.power_off()
 }
 
-fn used_by_linux(dom0: &mut Dom0, image: &qcow2::Image) -> Result<(), Failure> {
+fn used_by_linux(dom0: &mut Dom0, kind: Kind, image: &qcow2::Image) -> Result<(), Failure> {
     dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
     let disks = "disk=[\"/root/raw,raw,xvda,w\", \"/dev/ram0,,xvdb\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
@@ -127,7 +127,7 @@ fn used_by_linux(dom0: &mut Dom0, image: &qcow2::Image) -> Result<(), Failure> {
     reads_and_writes(&mut guest)?;
     comes_and_goes(&mut guest)?;
     image.is_used(&mut guest)?;
-    killed(&mut guest)?;
+    killed(&mut guest, kind)?;
     by_the_kernel(&mut guest)?;
     dom0.run(&format!("ox destroy {GUEST}; sleep 3"))?;
     let after = used(dom0)?;
@@ -231,11 +231,12 @@ fn by_the_kernel(guest: &mut Guest<'_>) -> Result<(), Failure> {
 }
 
 /// The back end's processes are killed again and again while the guest writes and reads back.
-fn killed(guest: &mut Guest<'_>) -> Result<(), Failure> {
+fn killed(guest: &mut Guest<'_>, kind: Kind) -> Result<(), Failure> {
+    let usual = if kind == Kind::Bochs { 2 } else { 6 };
     guest.run("head -c 1048576 /dev/urandom >/data")?;
     let load = "b=0; n=0; until [ -e /stop ]; do n=$((n+1)); for o in 0 1 2 3; do dd if=/data of=/dev/xvda bs=64k seek=$((o*16)) oflag=direct conv=fsync || b=$((b+1)); dd if=/dev/xvda bs=64k skip=$((o*16)) count=16 iflag=direct | cmp - /data || b=$((b+1)); done; done; echo rounds $n, bad $b >/result";
     guest.run(&format!("({load}) >/dev/null 2>&1 & echo begun"))?;
-    for round in 0..number(KILLS_VARIABLE)?.unwrap_or(6) {
+    for round in 0..number(KILLS_VARIABLE)?.unwrap_or(usual) {
         // The workers, one of which the guest waits for; or the manager, with which they go.
         let victims = if round % 2 == 0 {
             "ps | grep '[o]xblk serve'"
