@@ -17,8 +17,10 @@ const EFER_LMA: u64 = 1 << 10;
 /// MSRs that belong to whoever runs the virtual machines: IA32_VMX_BASIC and IA32_VMX_EPT_VPID_CAP (SDM vol. 4), VM_HSAVE_PA (APM vol. 2).
 const HYPERVISOR_MSRS: &[u32] = &[0x480, 0x48c, 0xc001_0117];
 
-/// What dom0 tries.
-const PROBES: &[fn(&mut Dom0) -> Result<(), Failure>] = &[
+/// Something that dom0 tries.
+type Probe = fn(&mut Dom0) -> Result<(), Failure>;
+
+const PROBES: &[Probe] = &[
     memory_is_hidden,
     uart_is_hidden,
     msrs_fault,

@@ -39,10 +39,10 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use oxen_tests::Failure;
 use xtask::machine::{Kind, kvm_usable, log_dir};
-use xtask::test::MACHINE_VARIABLE;
+use xtask::test::{MACHINE_VARIABLE, UNTIL_VARIABLE, now};
 
 /// How much of the console a failure shows.
 const TAIL_LINES: usize = 30;
@@ -83,6 +83,13 @@ fn main() -> ExitCode {
         Ok(machines) => machines,
         Err(text) => {
             eprintln!("{text}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let until = match hostile::number(UNTIL_VARIABLE) {
+        Ok(until) => until.unwrap_or(u64::MAX),
+        Err(failure) => {
+            eprintln!("{failure}");
             return ExitCode::FAILURE;
         }
     };
@@ -137,7 +144,9 @@ fn main() -> ExitCode {
             }
         }
     }
-    let trials = cases.into_iter().map(|case| trial(case, filter)).collect();
+    let trials = (cases.into_iter())
+        .map(|case| trial(case, filter, until))
+        .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     tell_what_took_longest();
     conclusion.exit_code()
@@ -169,11 +178,15 @@ fn machines() -> Result<Vec<Kind>, String> {
     }
 }
 
-fn trial(case: Case, filter: Option<&str>) -> Trial {
+/// A test for the library that runs them, which is not begun after `until`.
+fn trial(case: Case, filter: Option<&str>, until: u64) -> Trial {
     let skipped = pending::reason(&case.name, filter).is_some();
     let Case { kind, name, run } = case;
     let own_name = name.clone();
-    Trial::test(name, move || {
+    Trial::ignorable_test(name, move || {
+        if now() > until {
+            return Ok(Completion::ignored_with("its time is over (--within)"));
+        }
         // A panic is a failure of this test only, and its console is as worth showing as any other's.
         let start = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| run(&own_name, kind)));
@@ -181,7 +194,7 @@ fn trial(case: Case, filter: Option<&str>) -> Trial {
             .unwrap_or_else(PoisonError::into_inner)
             .push((own_name.clone(), start.elapsed()));
         let text = match result {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => return Ok(Completion::Completed),
             Ok(Err(failure)) => failure.to_string(),
             Err(_) => "the test panicked".to_owned(),
         };

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::SystemTime;
 
 use clap::ValueEnum;
 
@@ -17,6 +18,9 @@ pub const MACHINE_VARIABLE: &str = "OXEN_TEST_MACHINE";
 pub const QEMU_VARIABLE: &str = "OXEN_QEMU";
 /// The Bochs binary, for the test binary.
 pub const BOCHS_VARIABLE: &str = "OXEN_BOCHS";
+
+/// When the matrix stops beginning tests, in seconds since the epoch, for the test binary.
+pub const UNTIL_VARIABLE: &str = "OXEN_TEST_UNTIL";
 
 /// Run the host tests, then the integration matrix on emulated machines
 #[derive(Clone, Debug, clap::Args)]
@@ -38,6 +42,9 @@ pub struct TestArgs {
     /// Also run the tests that are listed as pending
     #[arg(long)]
     pub include_pending: bool,
+    /// Begin no test of the matrix later than so many minutes from now; those that are left out are named
+    #[arg(long, value_name = "MINUTES")]
+    pub within: Option<u64>,
     /// The QEMU binary
     #[arg(long, value_name = "FILE")]
     pub qemu: Option<PathBuf>,
@@ -51,6 +58,7 @@ pub struct TestArgs {
 /// # Errors
 /// When cargo cannot be started, or a machine was asked for that does not work here.
 pub fn test(args: &TestArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    let until = args.within.map(|minutes| now() + minutes * 60);
     let mut passed = true;
     if !args.matrix {
         eprintln!("host tests");
@@ -80,6 +88,9 @@ pub fn test(args: &TestArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
                 command.env(variable, path);
             }
         }
+        if let Some(until) = until {
+            command.env(UNTIL_VARIABLE, until.to_string());
+        }
         passed &= command.status()?.success();
     }
     Ok(if passed {
@@ -87,6 +98,12 @@ pub fn test(args: &TestArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Seconds since the epoch.
+pub fn now() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed();
+    since.map_or(0, |since| since.as_secs())
 }
 
 fn cargo(arguments: &[OsString]) -> Command {
@@ -152,6 +169,7 @@ mod tests {
             host: false,
             matrix: false,
             include_pending: true,
+            within: None,
             qemu: None,
             bochs: None,
         }
