@@ -4,7 +4,6 @@
 /// The start of the names of tests, and why they are skipped.
 const PENDING: &[(&str, &str)] = &[
     ("kvm::", NO_HOST),
-    ("tcg::networks::bridge", FIRST_CARD_DEAF),
     ("bochs::debian", NOT_RUN),
     ("bochs::disks::fio_verifies", NOT_RUN),
     ("bochs::disks::thirty_two", NOT_RUN),
@@ -15,8 +14,6 @@ const PENDING: &[(&str, &str)] = &[
 const NOT_RUN: &str = "it has not been run to its end there";
 
 const NO_HOST: &str = "no host with nested VT-x has run it yet";
-
-const FIRST_CARD_DEAF: &str = "on a busy host, seen twice: while a guest is given 15 more cards its first one answers no connection for two minutes";
 
 /// The start of the names of tests that take so long that a run of all tests leaves them out. A word that is in their names runs them.
 const LONG: &[(&str, &str)] = &[
