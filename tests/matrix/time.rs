@@ -86,7 +86,7 @@ fn clocks_agree(name: &str, kind: Kind) -> Result<(), Failure> {
 /// A guest that falls asleep just when its timer comes wakes each time, and its run states account for all of its time.
 fn naps_end(name: &str, kind: Kind) -> Result<(), Failure> {
     /// The case that QEMU's emulation gets wrong comes up about once in 1,500 times.
-    const NAPS: u32 = 30_000;
+    const NAPS: u32 = 10_000;
     /// Of the time that went by: clocks are read in other units.
     const TOLERANCE: f64 = 0.001;
     let mut setup = Setup::new(name, kind)?;

@@ -4,19 +4,20 @@
 use oxen_abi::vcpu::{RUNSTATE_SIZE, cmd};
 use oxen_guest_runtime::{cpu, events, hypercall, line};
 
-/// Timers are set so many nanoseconds ahead at most: longer than it takes to fall asleep, on slow emulators too.
-const LONGEST: u64 = 60_000;
-/// Numbers that have no factor in common with [`LONGEST`], so that all lengths come up.
+/// Timers are set so many nanoseconds ahead at most, or more where it takes longer to fall asleep: see [`longest`].
+const LEAST_LONGEST: u64 = 60_000;
+/// A prime number, so that all lengths come up.
 const STEP: u64 = 7_919;
 
 /// Sleeps so many times. Then the run states must add up: all of the time that went by is in them. How long that was is told by the least
 /// and the most that it can have been: the host may keep the vCPU away between a look at the clock and one at the run states.
 pub fn take(naps: u64) {
     events::bind_timer();
+    let longest = longest();
     let (first, began) = accounts();
     let mut ahead = 1;
     for _ in 0..naps {
-        ahead = (ahead + STEP) % LONGEST;
+        ahead = (ahead + STEP) % longest;
         nap(ahead);
     }
     let (last, ended) = accounts();
@@ -27,6 +28,16 @@ pub fn take(naps: u64) {
         "naps: {naps} taken, {least} to {most} ns passed, {spent} ns in run states, {} ns blocked",
         last[BLOCKED] - first[BLOCKED]
     );
+}
+
+/// How far timers are to be set ahead so that some come when the guest sleeps and some before it does: on a busy host an emulator may take
+/// a millisecond from the one to the other.
+fn longest() -> u64 {
+    const TRIES: u64 = 64;
+    let began = cpu::ticks();
+    (0..TRIES).for_each(|_| nap(1));
+    let one = events::nanos(cpu::ticks() - began) / TRIES;
+    LEAST_LONGEST.max(2 * one)
 }
 
 fn nap(ahead: u64) {
