@@ -233,6 +233,17 @@ impl<'a> CopyBatch<'a> {
         self.segments.is_empty()
     }
 
+    /// The first copy that was not made: the granted page's reference and the hypervisor's `GNTST_*`.
+    pub fn first_refused(&self) -> Option<(u32, i16)> {
+        let refused = self.segments.iter().find(|segment| segment.status != 0)?;
+        let granted = if refused.flags & SOURCE_IS_GRANT != 0 {
+            refused.source
+        } else {
+            refused.destination
+        };
+        Some((granted as u32, refused.status))
+    }
+
     /// How each copy ended, in the order in which they were added: 0, or the hypervisor's `GNTST_*`.
     pub fn outcomes(&self) -> impl Iterator<Item = i16> + '_ {
         self.segments.iter().map(|segment| segment.status)
@@ -249,6 +260,39 @@ pub struct GrantMapping {
     grants: Grants,
     index: u64,
     count: u32,
+}
+
+impl GrantMapping {
+    /// Copies bytes out of the pages, from byte `from` on. The other domain may write them meanwhile: each is what it was at some moment.
+    ///
+    /// # Panics
+    /// If they leave the pages, which the caller checks.
+    pub fn read(&self, from: usize, to: &mut [u8]) {
+        let source = self.part(from, to.len());
+        // SAFETY: `part` is mapped for so many bytes, as long as `self`, and is no memory of this process's own, so that `to` is
+        // elsewhere. No reference is made to it; whatever bytes another domain puts there are fit for `to`.
+        unsafe { std::ptr::copy_nonoverlapping(source, to.as_mut_ptr(), to.len()) }
+    }
+
+    /// Copies bytes into the pages, from byte `to` on.
+    ///
+    /// # Panics
+    /// As for [`GrantMapping::read`].
+    pub fn write(&self, from: &[u8], to: usize) {
+        let destination = self.part(to, from.len());
+        // SAFETY: as for `read`. Nothing here relies on what the pages hold.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), destination, from.len()) }
+    }
+
+    fn part(&self, offset: usize, length: usize) -> *mut u8 {
+        let (start, size) = match &self.pages {
+            Some(pages) => (pages.as_ptr(), pages.size()),
+            None => (std::ptr::null_mut(), 0),
+        };
+        let end = offset.checked_add(length);
+        assert!(end.is_some_and(|end| end <= size), "a copy leaves its page");
+        start.wrapping_add(offset)
+    }
 }
 
 impl AsRef<[AtomicU32]> for GrantMapping {
@@ -314,6 +358,9 @@ mod tests {
         );
         assert_eq!(second.destination, 0x0007_0200_1234_5678);
         assert_eq!(batch.outcomes().collect::<Vec<_>>(), [0, 0]);
+        assert_eq!(batch.first_refused(), None);
+        batch.segments[1].status = -3;
+        assert_eq!(batch.first_refused(), Some((0x1234_5678, -3)));
     }
 
     #[test]

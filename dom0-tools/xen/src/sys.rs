@@ -62,6 +62,12 @@ pub unsafe fn ioctl<T>(fd: BorrowedFd<'_>, request: u64, argument: &mut T) -> io
     }
 }
 
+/// The time-stamp counter.
+pub fn ticks() -> u64 {
+    // SAFETY: an instruction that every x86-64 CPU has and that Linux lets processes use.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 /// A mapping of whole pages; unmapped on drop.
 #[derive(Debug)]
 pub struct Pages {

@@ -1,9 +1,15 @@
 //! Memory for data on its way: page-aligned, as devices that read and write it directly want it, and bounded.
 
+use std::io;
+
 /// Alignment of a buffer.
 const ALIGNMENT: usize = 4096;
-/// Sizes that buffers come in: for what a request itself can name, and for all that an indirect one can.
-const SIZES: [usize; 2] = [64 << 10, 1 << 20];
+/// Sizes that buffers come in: for the page that most small requests are, for what a request itself can name, and for all that an
+/// indirect one can.
+const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
+/// Buffers of the smallest size that the kernel can be made to know: it need not look their pages up for each request. It keeps them in
+/// memory, so there are few.
+const KNOWN: u16 = 64;
 /// Bytes that a disk's requests may have on their way at once. A guest that asks for more waits.
 const LIMIT: usize = 16 << 20;
 
@@ -13,6 +19,7 @@ pub struct Buffer {
     memory: Box<[u8]>,
     start: usize,
     class: usize,
+    known: Option<u16>,
 }
 
 impl Buffer {
@@ -23,7 +30,13 @@ impl Buffer {
             memory,
             start,
             class,
+            known: None,
         }
+    }
+
+    /// The number by which the kernel knows it, if it does.
+    pub const fn known(&self) -> Option<u16> {
+        self.known
     }
 
     /// Its bytes.
@@ -45,6 +58,30 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// Makes the buffers that the kernel is to know, and has `register` tell it their memory: by number, the first being 0. Where
+    /// that fails they are buffers as all others.
+    pub fn make_known(&mut self, register: impl FnOnce(&[libc::iovec]) -> io::Result<()>) {
+        let mut buffers: Vec<Buffer> = (0..KNOWN).map(|_| Buffer::new(0)).collect();
+        let memory: Vec<libc::iovec> = (buffers.iter_mut())
+            .map(|buffer| libc::iovec {
+                iov_base: buffer.bytes_mut().as_mut_ptr().cast(),
+                iov_len: SIZES[0],
+            })
+            .collect();
+        match register(&memory) {
+            Ok(()) => {
+                for (number, buffer) in (0..).zip(&mut buffers) {
+                    buffer.known = Some(number);
+                }
+            }
+            Err(error) => log::warn!(
+                "the kernel takes no note of buffers, which costs some speed: {error} (is the limit of locked memory lower than {} KiB?)",
+                usize::from(KNOWN) * SIZES[0] / 1024
+            ),
+        }
+        self.free[0].extend(buffers);
+    }
+
     /// Whether another request may be begun.
     pub const fn has_room(&self) -> bool {
         self.used < LIMIT
@@ -85,6 +122,26 @@ mod tests {
         assert_eq!(taken.len(), 16);
         taken.drain(..).for_each(|buffer| pool.give(buffer));
         assert!(pool.has_room());
-        assert_eq!(pool.take(512).bytes().len(), 64 << 10);
+        let sizes = [512, 4096, 4608].map(|bytes| pool.take(bytes).bytes().len());
+        assert_eq!(sizes, [4 << 10, 4 << 10, 64 << 10]);
+    }
+
+    #[test]
+    fn the_kernel_knows_what_was_made_known_to_it_and_nothing_else() {
+        let mut pool = Pool::default();
+        let mut told = Vec::new();
+        pool.make_known(|memory| {
+            told.extend(memory.iter().map(|part| part.iov_base as usize));
+            Ok(())
+        });
+        let mut taken: Vec<Buffer> = (0..=KNOWN).map(|_| pool.take(4096)).collect();
+        assert!(taken.pop().is_some_and(|buffer| buffer.known().is_none()));
+        for buffer in &taken {
+            let number = usize::from(buffer.known().expect("known"));
+            assert_eq!(buffer.bytes().as_ptr() as usize, told[number]);
+        }
+        let mut pool = Pool::default();
+        pool.make_known(|_| Err(io::ErrorKind::OutOfMemory.into()));
+        assert_eq!(pool.take(4096).known(), None);
     }
 }

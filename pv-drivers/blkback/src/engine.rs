@@ -7,13 +7,14 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 
-use io_uring::{IoUring, opcode, register::Restriction, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, register::Restriction, squeue, types};
 use oxen_backend::Failure;
 
 use crate::buffer::Pool;
 use crate::guest::Guest;
-use crate::image::Image;
-use crate::job::{Job, Stage, Step};
+use crate::image::{Act, Image};
+use crate::job::{Job, Stage};
+use crate::linger::Linger;
 use crate::queue::Queue;
 
 /// Entries of the submission queue: what is more goes in several parts.
@@ -24,9 +25,6 @@ const EVENTS: u64 = u64::MAX;
 const ORPHANED: u64 = u64::MAX - 1;
 /// Bits of a completion's number that are the job's; the queue is above them.
 const JOB_BITS: u32 = 48;
-
-/// `FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE`
-const PUNCH: i32 = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
 
 /// What comes of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +48,7 @@ pub struct Engine<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> {
     parent: OwnedFd,
     /// Which of the two descriptors are waited for.
     polled: [bool; 2],
+    linger: Linger,
 }
 
 impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
@@ -63,36 +62,31 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
         queues: Vec<Queue<M, J>>,
         parent: OwnedFd,
     ) -> io::Result<Self> {
-        let uring = IoUring::builder()
-            .setup_r_disabled()
-            .setup_coop_taskrun()
-            .build(ENTRIES)
-            .map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("io_uring: {error} (is kernel.io_uring_disabled set?)"),
-                )
-            })?;
-        // This ring can do nothing but what a disk needs, whoever comes to hold it.
-        let mut allowed = [
-            opcode::Read::CODE,
-            opcode::Write::CODE,
-            opcode::Fsync::CODE,
-            opcode::Fallocate::CODE,
-            opcode::PollAdd::CODE,
-        ]
-        .map(Restriction::sqe_op);
-        uring.submitter().register_restrictions(&mut allowed)?;
+        let uring = make_uring().map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("io_uring: {error} (is kernel.io_uring_disabled set?)"),
+            )
+        })?;
+        let mut pool = Pool::default();
+        if image.is_plain() {
+            pool.make_known(|memory| {
+                // SAFETY: a buffer is used by its number while a job has it, and `drop` waits for what is under way.
+                unsafe { uring.submitter().register_buffers(memory) }
+            });
+        }
+        restrict(&uring)?;
         uring.submitter().register_enable_rings()?;
         Ok(Self {
             guest,
             image,
             queues,
-            pool: Pool::default(),
+            pool,
             uring,
             under_way: 0,
             parent,
             polled: [false; 2],
+            linger: Linger::default(),
         })
     }
 
@@ -115,7 +109,7 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
     /// # Errors
     /// As for [`Engine::run`].
     pub fn turn(&mut self) -> Result<Turn, Failure> {
-        self.wait().map_err(broken)?;
+        self.wait()?;
         if self.reap()? == Turn::Orphaned {
             return Ok(Turn::Orphaned);
         }
@@ -141,17 +135,48 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
         Ok(Turn::GoOn)
     }
 
-    fn wait(&mut self) -> io::Result<()> {
-        let descriptors = [self.guest.descriptor().as_raw_fd(), self.parent.as_raw_fd()];
-        for (nth, number) in [EVENTS, ORPHANED].into_iter().enumerate() {
+    /// Waits for something to do, unless there is.
+    fn wait(&mut self) -> Result<(), Failure> {
+        self.poll().map_err(broken)?;
+        if self.is_idle() && self.uring.submission().is_empty() {
+            let queues = &self.queues;
+            if self.linger.look(|| queues.iter().any(Queue::stirs)) {
+                self.queues.iter_mut().for_each(|queue| queue.awake = true);
+                return Ok(());
+            }
+        }
+        for queue in self.queues.iter_mut().filter(|queue| !queue.awake) {
+            queue.sleep()?;
+        }
+        let has_work = self.pool.has_room() && self.queues.iter().any(|queue| queue.awake);
+        self.enter(usize::from(!has_work)).map_err(broken)
+    }
+
+    /// Whether only the guest can be what is waited for.
+    fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.queues.iter().all(|queue| !queue.awake)
+    }
+
+    /// Sees to it that the kernel tells of the guest's events and of our starter's end.
+    fn poll(&mut self) -> io::Result<()> {
+        let polls = [
+            (EVENTS, self.guest.descriptor().as_raw_fd()),
+            (ORPHANED, self.parent.as_raw_fd()),
+        ];
+        for (nth, (number, descriptor)) in polls.into_iter().enumerate() {
             if !std::mem::replace(&mut self.polled[nth], true) {
-                let fd = types::Fd(descriptors[nth]);
-                let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+                let poll = opcode::PollAdd::new(types::Fd(descriptor), libc::POLLIN as u32)
+                    .multi(true)
+                    .build();
                 self.push(poll.user_data(number))?;
             }
         }
-        let has_work = self.pool.has_room() && self.queues.iter().any(|queue| queue.awake);
-        match self.uring.submit_and_wait(usize::from(!has_work)) {
+        Ok(())
+    }
+
+    /// Gives the kernel what is to be done and waits for so many of its answers.
+    fn enter(&mut self, answers: usize) -> io::Result<()> {
+        match self.uring.submit_and_wait(answers) {
             Ok(_) => Ok(()),
             // A signal; or the kernel wants completions to be taken first.
             Err(error)
@@ -179,50 +204,35 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
 
     /// Takes what has ended.
     fn reap(&mut self) -> Result<Turn, Failure> {
-        let ended: Vec<(u64, i32)> = (self.uring.completion())
-            .map(|entry| (entry.user_data(), entry.result()))
-            .collect();
-        for (number, result) in ended {
-            match number {
+        while let Some(entry) = self.next_ended() {
+            match entry.user_data() {
                 ORPHANED => return Ok(Turn::Orphaned),
                 EVENTS => {
-                    self.polled[0] = false;
-                    let events = self.guest.events().map_err(broken)?;
-                    for queue in events {
-                        self.queues[queue].awake = true;
-                    }
+                    self.polled[0] = cqueue::more(entry.flags());
+                    let queues = &mut self.queues;
+                    let taken = self.guest.events(&mut |queue| queues[queue].awake = true);
+                    taken.map_err(broken)?;
                 }
                 number => {
                     self.under_way -= 1;
                     let (queue, job) = split(number);
-                    self.ended(queue, job, result).map_err(broken)?;
+                    self.ended(queue, job, entry.result()).map_err(broken)?;
                 }
             }
         }
         Ok(Turn::GoOn)
     }
 
+    fn next_ended(&mut self) -> Option<cqueue::Entry> {
+        self.uring.completion().next()
+    }
+
     fn ended(&mut self, queue: usize, number: u64, result: i32) -> io::Result<()> {
-        let Some(job) = self.queues[queue].job(number) else {
-            return Ok(());
-        };
-        if goes_on(job, result) {
+        let job = self.queues[queue].job(number);
+        if job.is_some_and(|job| goes_on(job, result)) {
             self.submit(queue, number)?;
         }
         Ok(())
-    }
-
-    /// Does all steps of a job on an image that io_uring cannot read.
-    fn act(&mut self, queue: usize, number: u64) {
-        let job = self.queues[queue].job(number);
-        let (Some(image), Some(job)) = (self.image.formatted(), job) else {
-            return;
-        };
-        while let Some(result) = image.act(job) {
-            if !goes_on(job, result) {
-                break;
-            }
-        }
     }
 
     fn begin(&mut self, queue: usize, number: u64) -> io::Result<()> {
@@ -236,21 +246,61 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
         }
     }
 
+    /// Begins a job's step; where the image does steps itself, all that are left.
     fn submit(&mut self, queue: usize, number: u64) -> io::Result<()> {
-        let Some(descriptor) = self.image.descriptor() else {
-            self.act(queue, number);
-            return Ok(());
-        };
-        let fd = types::Fd(descriptor);
-        let entry = self.queues[queue]
-            .job(number)
-            .and_then(|job| entry(fd, job));
-        let Some(entry) = entry else {
-            return Ok(());
-        };
-        self.under_way += 1;
-        self.push(entry.user_data(joined(queue, number)))
+        while let Some(job) = self.queues[queue].job(number) {
+            match self.image.act(job) {
+                None => break,
+                Some(Act::ByKernel(entry)) => {
+                    self.under_way += 1;
+                    return self.push(entry.user_data(joined(queue, number)));
+                }
+                Some(Act::Done(result)) => {
+                    if !goes_on(job, result) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
+}
+
+/// An io_uring that does nothing yet.
+fn make_uring() -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_r_disabled().setup_coop_taskrun();
+    // What has ended is told when it is asked for: no sooner, and with less ado. Kernels before 6.1 do not know that.
+    let mut better = builder.clone();
+    better
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag();
+    better.build(ENTRIES).or_else(|error| {
+        if error.raw_os_error() == Some(libc::EINVAL) {
+            builder.build(ENTRIES)
+        } else {
+            Err(error)
+        }
+    })
+}
+
+/// The ring can do nothing but what a disk needs, whoever comes to hold it.
+///
+/// It has no files of its own (`IORING_REGISTER_FILES`), which would save some hundred instructions a request: the kernel closes those a
+/// while after the process has ended, and the event channels, which the next worker needs at once, with them.
+fn restrict(uring: &IoUring) -> io::Result<()> {
+    let mut allowed = [
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::ReadFixed::CODE,
+        opcode::WriteFixed::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+        opcode::PollAdd::CODE,
+    ]
+    .map(Restriction::sqe_op);
+    uring.submitter().register_restrictions(&mut allowed)
 }
 
 /// Notes how a job's step ended; whether the job has another, or that one once more.
@@ -262,33 +312,6 @@ fn goes_on(job: &mut Job, result: i32) -> bool {
         log::error!("the disk fails: {:?}: {error}", job.step());
     }
     again || job.stepped(result)
-}
-
-/// A job's step for io_uring.
-fn entry(fd: types::Fd, job: &mut Job) -> Option<squeue::Entry> {
-    let (step, offset, range) = job.step()?;
-    let length = u32::try_from(range.len()).ok()?;
-    Some(match step {
-        Step::Sync => opcode::Fsync::new(fd)
-            .flags(types::FsyncFlags::DATASYNC)
-            .build(),
-        Step::Discard { bytes } => opcode::Fallocate::new(fd, bytes)
-            .offset(offset)
-            .mode(PUNCH)
-            .build(),
-        Step::Read => {
-            let buffer = &mut job.buffer.as_mut()?.bytes_mut()[range];
-            opcode::Read::new(fd, buffer.as_mut_ptr(), length)
-                .offset(offset)
-                .build()
-        }
-        Step::Write => {
-            let buffer = &job.buffer.as_ref()?.bytes()[range];
-            opcode::Write::new(fd, buffer.as_ptr(), length)
-                .offset(offset)
-                .build()
-        }
-    })
 }
 
 fn joined(queue: usize, job: u64) -> u64 {

@@ -59,11 +59,11 @@ pub trait Guest {
     /// The channel is gone.
     fn notify(&mut self, queue: usize) -> io::Result<()>;
 
-    /// Queues for which the guest has sent events.
+    /// Tells the queues for which the guest has sent events, and lets further ones in.
     ///
     /// # Errors
     /// The device failed.
-    fn events(&mut self) -> io::Result<Vec<usize>>;
+    fn events(&mut self, each: &mut dyn FnMut(usize)) -> io::Result<()>;
 
     /// Readable when [`Guest::events`] has something to say.
     fn descriptor(&self) -> BorrowedFd<'_>;
@@ -108,7 +108,6 @@ impl XenGuest {
 
 impl Guest for XenGuest {
     fn copy(&mut self, pieces: Vec<Piece<'_>>) -> Result<(), CopyFault> {
-        let references: Vec<u32> = pieces.iter().map(|piece| piece.reference).collect();
         let mut batch = CopyBatch::with_capacity(pieces.len());
         for piece in pieces {
             let part = GrantPart {
@@ -122,11 +121,10 @@ impl Guest for XenGuest {
             }
         }
         self.grants.copy(&mut batch)?;
-        let mut outcomes = batch.outcomes().zip(references);
-        match outcomes.find(|(status, _)| *status != 0) {
+        match batch.first_refused() {
             None => Ok(()),
-            Some((BAD_DOMAIN, _)) => Err(CopyFault::Ended),
-            Some((status, reference)) => Err(CopyFault::Refused { reference, status }),
+            Some((_, BAD_DOMAIN)) => Err(CopyFault::Ended),
+            Some((reference, status)) => Err(CopyFault::Refused { reference, status }),
         }
     }
 
@@ -134,20 +132,13 @@ impl Guest for XenGuest {
         self.events.notify(self.ports[queue])
     }
 
-    fn events(&mut self) -> io::Result<Vec<usize>> {
-        let mut queues = Vec::new();
-        // Each port can be pending once: the loop ends.
-        loop {
-            let port = match self.events.pending() {
-                Ok(port) => port,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(queues),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            // First let events in, then look at the ring: what comes in between announces itself.
-            self.events.unmask(port)?;
-            queues.extend(self.ports.iter().position(|own| *own == port));
-        }
+    fn events(&mut self, each: &mut dyn FnMut(usize)) -> io::Result<()> {
+        let ports = &self.ports;
+        self.events.take(|port| {
+            if let Some(queue) = ports.iter().position(|own| *own == port) {
+                each(queue);
+            }
+        })
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {

@@ -2,16 +2,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use clap::ValueEnum;
+use io_uring::{opcode, squeue, types};
 use oxen_blkif::SECTOR;
 use rustix::fs::{ioctl_blkpbszget, ioctl_blksszget};
 
 use crate::buffer::Pool;
 use crate::formatted::{self, Formatted};
+use crate::job::{Job, Step};
+
+/// `FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE`
+const PUNCH: i32 = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
 
 /// How an image holds the sectors of its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -135,21 +140,66 @@ impl Image {
         })
     }
 
-    /// For io_uring: the image, if its sectors are one after the other.
-    pub fn descriptor(&self) -> Option<RawFd> {
-        match &self.medium {
-            Medium::Plain(file) => Some(file.as_raw_fd()),
-            Medium::Formatted(_) => None,
-        }
+    /// Whether its sectors are one after the other, so that io_uring reads and writes them.
+    pub const fn is_plain(&self) -> bool {
+        matches!(self.medium, Medium::Plain(_))
     }
 
-    /// The image, if they are not.
-    pub fn formatted(&mut self) -> Option<&mut Formatted> {
+    /// Does the step that a job is at, or says how the kernel is to do it; `None` if the job is at none.
+    pub fn act(&mut self, job: &mut Job) -> Option<Act> {
         match &mut self.medium {
-            Medium::Plain(_) => None,
-            Medium::Formatted(image) => Some(image),
+            Medium::Plain(file) => entry(file, job).map(Act::ByKernel),
+            Medium::Formatted(image) => image.act(job).map(Act::Done),
         }
     }
+}
+
+/// How a step of a job is done.
+#[derive(Debug)]
+pub enum Act {
+    /// By io_uring, which is to be given this.
+    ByKernel(squeue::Entry),
+    /// It is done: bytes moved, or the negative error.
+    Done(i32),
+}
+
+/// A job's step for io_uring.
+fn entry(file: &File, job: &mut Job) -> Option<squeue::Entry> {
+    let file = types::Fd(file.as_raw_fd());
+    let (step, offset, range) = job.step()?;
+    let length = u32::try_from(range.len()).ok()?;
+    Some(match step {
+        Step::Sync => opcode::Fsync::new(file)
+            .flags(types::FsyncFlags::DATASYNC)
+            .build(),
+        Step::Discard { bytes } => opcode::Fallocate::new(file, bytes)
+            .offset(offset)
+            .mode(PUNCH)
+            .build(),
+        Step::Read => {
+            let buffer = job.buffer.as_mut()?;
+            let known = buffer.known();
+            let to = buffer.bytes_mut()[range].as_mut_ptr();
+            match known {
+                Some(known) => opcode::ReadFixed::new(file, to, length, known)
+                    .offset(offset)
+                    .build(),
+                None => opcode::Read::new(file, to, length).offset(offset).build(),
+            }
+        }
+        Step::Write => {
+            let buffer = job.buffer.as_ref()?;
+            let from = buffer.bytes()[range].as_ptr();
+            match buffer.known() {
+                Some(known) => opcode::WriteFixed::new(file, from, length, known)
+                    .offset(offset)
+                    .build(),
+                None => opcode::Write::new(file, from, length)
+                    .offset(offset)
+                    .build(),
+            }
+        }
+    })
 }
 
 /// Whether a sector can be read on its own: file systems differ in what they let past the page cache.

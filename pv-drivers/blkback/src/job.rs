@@ -1,7 +1,6 @@
 //! One request on its way.
 
-use std::collections::VecDeque;
-
+use arrayvec::ArrayVec;
 use oxen_blkif::{Body, Kind, Request, Response, Segment, Status, Wrong};
 
 use crate::buffer::Buffer;
@@ -24,6 +23,9 @@ pub enum Step {
     },
 }
 
+/// Steps of a request at most: a barrier's.
+const MOST_STEPS: usize = 3;
+
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -43,7 +45,8 @@ pub struct Job {
     pub(crate) response: Response,
     /// How far it is.
     pub stage: Stage,
-    steps: VecDeque<Step>,
+    /// What is left to be done, the last first.
+    steps: ArrayVec<Step, MOST_STEPS>,
     segments: Vec<Segment>,
     /// Where on the disk it begins, in bytes.
     start: u64,
@@ -67,7 +70,7 @@ impl Job {
                 status: Status::Okay,
             },
             stage: Stage::Waiting,
-            steps: VecDeque::new(),
+            steps: ArrayVec::new(),
             segments: Vec::new(),
             start: 0,
             moved: 0,
@@ -98,7 +101,7 @@ impl Job {
                     job.fail(Status::NotSupported);
                     return (job, Some("a discard, which is not offered".to_owned()));
                 }
-                job.steps.push_back(Step::Discard {
+                job.steps.push(Step::Discard {
                     bytes: sectors.saturating_mul(oxen_blkif::SECTOR),
                 });
                 (Kind::Write, *sectors)
@@ -139,7 +142,7 @@ impl Job {
 
     /// The step that is to be begun or to be gone on with, and where: file offset, and the range of the buffer.
     pub fn step(&self) -> Option<(Step, u64, std::ops::Range<usize>)> {
-        let step = *self.steps.front()?;
+        let step = *self.steps.last()?;
         Some((
             step,
             self.start + self.moved as u64,
@@ -149,7 +152,7 @@ impl Job {
 
     /// A step came to its end, with the result of the system call that it stands for. True if there is another to be begun.
     pub fn stepped(&mut self, result: i32) -> bool {
-        let Some(step) = self.steps.front() else {
+        let Some(step) = self.steps.last() else {
             return false;
         };
         if result < 0 {
@@ -173,7 +176,7 @@ impl Job {
             }
             self.moved = 0;
         }
-        self.steps.pop_front();
+        self.steps.pop();
         if !self.steps.is_empty() {
             return true;
         }
@@ -182,13 +185,13 @@ impl Job {
     }
 
     /// The copies of its data, from the guest or to it.
-    pub fn pieces(&mut self) -> Vec<Piece<'_>> {
-        let Some(buffer) = &mut self.buffer else {
-            return Vec::new();
+    pub fn pieces(&mut self) -> impl Iterator<Item = Piece<'_>> {
+        let (segments, mut rest) = match &mut self.buffer {
+            Some(buffer) => (&self.segments[..], &mut buffer.bytes_mut()[..self.length]),
+            None => (&[][..], &mut [][..]),
         };
-        let mut rest = &mut buffer.bytes_mut()[..self.length];
         let reads = self.reads;
-        let pieces = self.segments.iter().map(|segment| {
+        segments.iter().map(move |segment| {
             let (own, more) = std::mem::take(&mut rest).split_at_mut(segment.bytes());
             rest = more;
             Piece {
@@ -196,8 +199,7 @@ impl Job {
                 offset: segment.offset(),
                 side: if reads { Side::Out(own) } else { Side::In(own) },
             }
-        });
-        pieces.collect()
+        })
     }
 
     /// The answer, once it is done.
@@ -206,13 +208,13 @@ impl Job {
     }
 }
 
-/// What an operation is on the disk.
+/// What an operation is on the disk, the last step first.
 fn steps(kind: Kind, has_data: bool) -> impl Iterator<Item = Step> {
     let steps: &[Step] = match kind {
         Kind::Read => &[Step::Read],
         Kind::Write => &[Step::Write],
         Kind::Barrier => &[Step::Sync, Step::Write, Step::Sync],
-        Kind::Flush if has_data => &[Step::Sync, Step::Write],
+        Kind::Flush if has_data => &[Step::Write, Step::Sync],
         Kind::Flush => &[Step::Sync],
     };
     steps.iter().copied()

@@ -15,6 +15,7 @@ use oxen_blkback::driver::Disks;
 use oxen_blkback::worker::{FOLDER, Serve, serve};
 use oxen_daemon::confine::{CapabilitySet, Needs, confine};
 use oxen_xenstore::client::Client;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Serves the disks of guests: files, raw or qcow2, and block devices of this domain.
 ///
@@ -64,6 +65,14 @@ fn start(options: Options) -> Result<ExitCode> {
 /// Gives up what neither the manager nor its workers need. Images may be anywhere and anybody's.
 fn give_up() -> Result<()> {
     create_dir_all(FOLDER).context(FOLDER)?;
+    // Workers have memory that the kernel keeps for their I/O, and all of them count as one user's.
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        log::warn!("the limit of locked memory stays: {error}");
+    }
     let program = current_exe().context("the own program's path")?;
     confine(&Needs {
         writes: &[Path::new(FOLDER)],

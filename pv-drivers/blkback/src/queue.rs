@@ -15,6 +15,10 @@ use crate::ring::DiskRing;
 /// Complaints about a guest's requests that are logged; there may be millions of the same.
 const COMPLAINTS: u32 = 10;
 
+/// Requests that are taken at once. What is taken together is mostly answered together: with fewer at a time the guest has answers to
+/// deal with while the next ones are served.
+const BATCH: u32 = 8;
+
 /// A ring and the requests that were taken and not answered.
 #[derive(Debug)]
 pub struct Queue<M, J> {
@@ -52,7 +56,21 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
         }
     }
 
-    /// Takes requests from the ring while there is room, a ring full at most.
+    /// Whether there are requests in the ring, of which the guest need not have sent an event.
+    pub fn stirs(&self) -> bool {
+        self.ring.stirs()
+    }
+
+    /// Asks the guest for an event at its next request; where that is in the ring already the queue is awake again.
+    ///
+    /// # Errors
+    /// The guest breaks the protocol.
+    pub fn sleep(&mut self) -> Result<(), Failure> {
+        self.awake = self.ring.sleep().map_err(by_guest)?;
+        Ok(())
+    }
+
+    /// Takes requests from the ring while there is room, a few at a time. Where it takes the last one the guest is not asked for an event yet.
     ///
     /// # Errors
     /// The guest breaks the protocol.
@@ -63,13 +81,13 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
         disk: &Geometry,
     ) -> Result<(), Failure> {
         let mut taken = Vec::new();
-        for _ in 0..self.ring.slots() {
+        for _ in 0..BATCH {
             if !pool.has_room() {
                 break;
             }
             match self.ring.take().map_err(by_guest)? {
                 None => {
-                    self.awake = self.ring.sleep().map_err(by_guest)?;
+                    self.awake = false;
                     break;
                 }
                 Some(request) => taken.push(self.plan(request, pool, disk)?),
@@ -186,7 +204,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
         let jobs = self.jobs.range_mut(range);
         let pieces = jobs
             .filter(|job| job.stage == Stage::Waiting && job.wants_data())
-            .flat_map(Job::pieces);
+            .flat_map(|job| job.pieces());
         copy(guest, pieces.collect())?;
         Ok(from..self.next)
     }

@@ -80,6 +80,14 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> DiskRing<M, J> {
         }
     }
 
+    /// Whether there is a request, without asking for an event.
+    pub fn stirs(&self) -> bool {
+        match self {
+            Self::Long(ring) => ring.stirs(),
+            Self::Short(ring) => ring.stirs(),
+        }
+    }
+
     /// Asks for an event at the next request. True: there is one already.
     ///
     /// # Errors

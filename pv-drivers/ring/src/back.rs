@@ -123,6 +123,11 @@ where
         core::mem::take(&mut self.owes_event) || wanted
     }
 
+    /// Whether there seems to be a request, or nonsense, without asking for an event: who looks again and again sleeps later.
+    pub fn stirs(&self) -> bool {
+        self.requests.stirs(&self.shared, REQUESTS)
+    }
+
     /// Asks for an event at the next request. True: there is one already, and perhaps no event.
     ///
     /// # Errors

@@ -159,6 +159,11 @@ impl Consumer {
         Ok(Some(index))
     }
 
+    /// Whether the peer's index is elsewhere than what was consumed.
+    pub fn stirs<M: AsRef<[AtomicU32]>>(&self, shared: &Shared<M>, lane: Lane) -> bool {
+        self.seen != self.next || shared.producer(lane) != self.next
+    }
+
     /// Reads the peer's index.
     fn look<M: AsRef<[AtomicU32]>>(
         &mut self,
