@@ -18,7 +18,7 @@ const MEMORY: (u32, u32) = (1024, 576);
 /// A guest with a disk leaves what stays for all others: dom0's own tables, the folder of back ends in xenstore.
 const FIRST_GUEST: &str = "head -c 512 /dev/zero >/root/first && ox create -p /etc/oxen/demo.cfg 'disk=[\"/root/first,raw,xvda,w\"]' && ox destroy demo && sleep 2";
 /// Ways in which the hostile guest breaks the protocol.
-const ATTACKS: usize = 17;
+const ATTACKS: usize = 18;
 /// How often the back end is killed while the guest writes: 6 times by default, twice on Bochs.
 const KILLS_VARIABLE: &str = "OXEN_DISK_KILLS";
 
@@ -90,7 +90,18 @@ impl Guest<'_> {
 
 /// What a guest with disks uses up in dom0.
 fn used(dom0: &mut Dom0) -> Result<String, Failure> {
-    dom0.run("grep -c evtchn /proc/interrupts; ps | grep -c '[o]xblk serve'; ls /run/oxen/oxblk | grep -c journal; ox store ls / | grep -vc '0/backend/vbd'; ox store stats | grep watches; ox block-list; true")
+    let rest = dom0.run("grep -c evtchn /proc/interrupts; ps | grep -c '[o]xblk serve'; ls /run/oxen/oxblk | grep -c journal; ox store ls / | grep -vc '0/backend/vbd'; ox store stats | grep watches; ox block-list; true")?;
+    Ok(format!("{rest}\n{} pages of guests", mapped(dom0)?))
+}
+
+/// Pages of guests that dom0 has mapped by grants, as the hypervisor counts them.
+fn mapped(dom0: &mut Dom0) -> Result<u32, Failure> {
+    let said = dom0.run("ox debug-keys g && ox dmesg | grep 'domain 0: version' | tail -n 1")?;
+    let number = said
+        .split(" of ")
+        .nth(1)
+        .and_then(|text| text.rsplit(' ').next()?.parse().ok());
+    number.ok_or_else(|| format!("the hypervisor says {said:?} of dom0's grants").into())
 }
 
 /// A boot for one of these tests, which takes as long as its steps may.
@@ -112,7 +123,7 @@ fn files_and_devices(name: &str, kind: Kind) -> Result<(), Failure> {
 fn used_by_linux(dom0: &mut Dom0, kind: Kind, image: &qcow2::Image) -> Result<(), Failure> {
     dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
-    let disks = "disk=[\"/root/raw,raw,xvda,w\", \"/dev/ram0,,xvdb\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
+    let disks = "disk=[\"/root/raw,raw,xvda,w\", \"vdev=xvdb,persistent,target=/dev/ram0\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
     let config = [
         "memory=192",
         "ramdisk=\"/boot/guest/initrd\"",
@@ -125,6 +136,7 @@ fn used_by_linux(dom0: &mut Dom0, kind: Kind, image: &qcow2::Image) -> Result<()
     checks::guest_says(dom0, GUEST, USERSPACE, checks::GUEST_BOOTS)?;
     let mut guest = Guest { dom0, asked: 0 };
     reads_and_writes(&mut guest)?;
+    keeps_grants(&mut guest)?;
     comes_and_goes(&mut guest)?;
     image.is_used(&mut guest)?;
     killed(&mut guest, kind)?;
@@ -174,6 +186,31 @@ fn reads_and_writes(guest: &mut Guest<'_>) -> Result<(), Failure> {
         "a read-only disk can be written: {said}"
     );
     guest.dom0.run("cmp /root/fixed /root/more")?;
+    Ok(())
+}
+
+/// Of a disk whose grants the guest keeps, pages stay mapped; without its worker none is, and the next worker maps them again.
+fn keeps_grants(guest: &mut Guest<'_>) -> Result<(), Failure> {
+    /// Pages that the guest has used for the disk, at least.
+    const USED: u32 = 32;
+    const WORKER: &str = "p=$(grep -l -e --keep-[g]rants /proc/[0-9]*/cmdline | cut -d / -f 3)";
+    let kept = mapped(guest.dom0)?;
+    // The manager is kept from starting another.
+    guest.dom0.run(&format!(
+        "m=$(ps | grep '[/]usr/sbin/oxblk$' | awk '{{ print $1 }}'); {WORKER}; kill -STOP $m && kill -9 $p; n=0; while [ -d /proc/$p/fd ] && ls /proc/$p/fd/0 >/dev/null 2>&1; do sleep 1; n=$((n+1)); [ $n = 30 ] && break; done"
+    ))?;
+    let left = mapped(guest.dom0)?;
+    guest.dom0.run("kill -CONT $m")?;
+    ensure!(
+        kept >= left + USED,
+        "{kept} pages of guests were mapped, {left} are without a worker"
+    );
+    guest.sees_the_same("xvdb", "/dev/ram0")?;
+    let again = mapped(guest.dom0)?;
+    ensure!(
+        again >= left + USED,
+        "{again} pages of guests are mapped by the next worker, {left} were without one"
+    );
     Ok(())
 }
 
@@ -274,8 +311,9 @@ fn attacked(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
     dom0.run(FIRST_GUEST)?;
     let before = used(dom0)?;
     for guest in ["honest", "hostile"] {
-        let extra = format!("extra=\"role={guest}\"");
-        let disk = format!("disk=[\"/root/{guest},raw,xvda,w\"]");
+        let grants = if guest == "honest" { "grants=kept" } else { "" };
+        let extra = format!("extra=\"role={guest} {grants}\"");
+        let disk = format!("disk=[\"vdev=xvda,persistent,target=/root/{guest}\"]");
         checks::create_guest(dom0, guest, kernel, &["memory=64", &extra, &disk])?;
     }
     checks::says(dom0, "hostile", "attacks are over")?;

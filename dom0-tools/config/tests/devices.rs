@@ -42,6 +42,11 @@ fn a_named_target_takes_the_rest() {
     assert_eq!(named.target.as_deref(), Some("/a, b,c=d "));
     assert_eq!(named.backend_type, Some(DiskBackend::Qdisk));
     assert_eq!((named.discard, named.trusted), (Some(false), Some(false)));
+    assert_eq!(named.persistent, None);
+    assert_eq!(
+        disk("vdev=xvda,persistent,target=/x").persistent,
+        Some(true)
+    );
     assert_eq!(disk(",,xvdb,target=/x").target.as_deref(), Some("/x"));
     assert_eq!(disk("vdev=hdc,cdrom").format, DiskFormat::Empty);
 }
@@ -125,7 +130,7 @@ proptest! {
     }
 
     #[test]
-    fn a_disk_that_is_printed_reads_back(text in "(vdev=xvda|cdrom|backend=d0|script=s|discard|untrusted|access=r|format=vhd|backendtype=phy|specification=virtio)(,(devtype=cdrom|direct-io-safe|trusted|no-discard)){0,3}(,vdev=xvdb)?,target=[ -~]{1,12}") {
+    fn a_disk_that_is_printed_reads_back(text in "(vdev=xvda|cdrom|backend=d0|script=s|discard|untrusted|access=r|format=vhd|backendtype=phy|specification=virtio)(,(devtype=cdrom|direct-io-safe|trusted|no-discard|persistent)){0,3}(,vdev=xvdb)?,target=[ -~]{1,12}") {
         if let Ok(disk) = text.parse::<DiskSpec>() {
             prop_assert_eq!(disk.to_string().parse::<DiskSpec>(), Ok(disk));
         }

@@ -57,6 +57,11 @@ impl<'a> Disk<'a> {
                 ));
             }
         }
+        if server == Server::Kernel && spec.persistent.is_some() {
+            return Err(unsupported(
+                "persistent with the kernel's back end (its module has a parameter for all disks: `modprobe xen-blkback feature_persistent=0`)",
+            ));
+        }
         if spec.protocol != DiskProtocol::Xen {
             return Err(unsupported("specification=virtio"));
         }
@@ -124,6 +129,7 @@ impl<'a> Disk<'a> {
                 "discard-enable",
                 flag(spec.discard.unwrap_or(!spec.read_only)),
             ),
+            ("persistent-enable", flag(spec.persistent.unwrap_or(false))),
             ("direct-io-safe", flag(spec.direct_io_safe)),
         ];
         if let Some(device) = self.block_device.filter(|_| self.server == Server::Kernel) {

@@ -18,6 +18,11 @@ const MOST_RING_ORDER: u32 = 4;
 /// Queues of a disk: more than this many CPUs of a guest share some.
 const MOST_QUEUES: u32 = 4;
 
+/// Whether the guest is offered to keep its grants, as the toolstack says.
+const KEEP_GRANTS: &str = "persistent-enable";
+/// The same as both ends say it to each other.
+const PERSISTENT: &str = "feature-persistent";
+
 /// The disks.
 #[derive(Debug, Default)]
 pub struct Disks {
@@ -30,6 +35,7 @@ struct Wanted {
     format: Format,
     read_only: bool,
     discard: bool,
+    keep_grants: bool,
     cdrom: bool,
 }
 
@@ -40,6 +46,7 @@ impl Wanted {
             format: format(back)?,
             read_only: back.required_text("mode")? != "w",
             discard: back.number::<u32>("discard-enable")? != Some(0),
+            keep_grants: back.flag(KEEP_GRANTS)?,
             cdrom: back.text("device-type")?.as_deref() == Some("cdrom"),
         })
     }
@@ -65,11 +72,13 @@ impl Driver for Disks {
     const KIND: &'static str = "oxblk";
 
     fn offer(&mut self, _: DeviceId, ends: &mut Ends<'_>) -> Result<Written, Failure> {
-        let geometry = Wanted::read(&mut ends.back())?.geometry()?;
+        let wanted = Wanted::read(&mut ends.back())?;
+        let geometry = wanted.geometry()?;
         let mut nodes = vec![
             ("feature-flush-cache", 1),
             ("feature-barrier", 1),
             ("feature-max-indirect-segments", u32::from(MOST_INDIRECT)),
+            (PERSISTENT, u32::from(wanted.keep_grants)),
             ("max-ring-page-order", MOST_RING_ORDER),
             ("multi-queue-max-queues", MOST_QUEUES),
             ("feature-discard", u32::from(geometry.discard.is_some())),
@@ -105,6 +114,9 @@ impl Driver for Disks {
         }
         if wanted.read_only {
             arguments.push("--read-only".into());
+        }
+        if wanted.keep_grants && ends.front().flag(PERSISTENT)? {
+            arguments.push("--keep-grants".into());
         }
         if !wanted.discard {
             arguments.push("--no-discard".into());

@@ -4,9 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use oxen_xen::evtchn::EventChannels;
-use oxen_xen::gntdev::{CopyBatch, GrantPart, Grants};
+use oxen_xen::gntdev::{CopyBatch, GrantMapping, GrantPart, Grants};
 use oxen_xen::grant::BAD_DOMAIN;
 use thiserror::Error;
+
+use crate::kept::Kept;
 
 /// A part of a granted page to be copied, and the memory here.
 pub struct Piece<'a> {
@@ -77,6 +79,8 @@ pub struct XenGuest {
     events: EventChannels,
     /// Our port of each queue.
     ports: Vec<u32>,
+    /// Pages that stay mapped, where the guest keeps their grants.
+    kept: Option<Kept<GrantMapping>>,
 }
 
 impl XenGuest {
@@ -102,12 +106,36 @@ impl XenGuest {
             grants,
             events,
             ports,
+            kept: None,
         })
+    }
+
+    /// The guest keeps its grants: each page is mapped once, and copied by this process from then on.
+    pub fn keep_grants(&mut self) {
+        self.kept = Some(Kept::default());
+    }
+
+    /// Copies what is mapped; `None` if the hypervisor has to do that, who also knows why it cannot be done.
+    fn copy_mapped(&mut self, piece: &mut Piece<'_>) -> Option<()> {
+        let kept = self.kept.as_mut()?;
+        let (grants, domid) = (&self.grants, self.domid);
+        let page = kept.page(piece.reference, || {
+            grants.map(domid, &[piece.reference]).ok()
+        })?;
+        let offset = usize::from(piece.offset);
+        match &mut piece.side {
+            Side::In(to) => page.read(offset, to),
+            Side::Out(from) => page.write(from, offset),
+        }
+        Some(())
     }
 }
 
 impl Guest for XenGuest {
-    fn copy(&mut self, pieces: Vec<Piece<'_>>) -> Result<(), CopyFault> {
+    fn copy(&mut self, mut pieces: Vec<Piece<'_>>) -> Result<(), CopyFault> {
+        if self.kept.is_some() {
+            pieces.retain_mut(|piece| self.copy_mapped(piece).is_none());
+        }
         let mut batch = CopyBatch::with_capacity(pieces.len());
         for piece in pieces {
             let part = GrantPart {

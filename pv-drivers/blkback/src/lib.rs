@@ -5,6 +5,7 @@
 //!
 //! * [`ring`]: the guest's rings, in the layout that it uses;
 //! * [`guest`]: its pages and event channels: all data is copied, by grant copies in batches over requests;
+//! * [`kept`]: those of its pages that stay mapped;
 //! * [`job`]: one request on its way;
 //! * [`queue`]: the requests of one ring, in order;
 //! * [`engine`]: the loop around io_uring;
@@ -28,6 +29,7 @@ pub mod formatted;
 pub mod guest;
 pub mod image;
 pub mod job;
+pub mod kept;
 pub mod linger;
 pub mod queue;
 pub mod ring;

@@ -60,6 +60,9 @@ pub struct Serve {
     /// The guest must not discard
     #[arg(long)]
     pub no_discard: bool,
+    /// The guest keeps its grants
+    #[arg(long)]
+    pub keep_grants: bool,
     /// Layout of requests
     #[arg(long, value_parser = parse_abi, default_value = "x86_64-abi")]
     pub abi: Abi,
@@ -135,8 +138,11 @@ pub fn serve(arguments: &Serve) -> Result<(), Failure> {
     let queues = queues.collect::<Result<Vec<_>, Failure>>()?;
     let ports: Vec<u32> = arguments.queues.iter().map(|queue| queue.port).collect();
     let events = EventChannels::open().map_err(by_host("event channels"))?;
-    let guest = XenGuest::new(arguments.domid, grants, events, &ports)
+    let mut guest = XenGuest::new(arguments.domid, grants, events, &ports)
         .map_err(|error| Failure::Guest(error.to_string()))?;
+    if arguments.keep_grants {
+        guest.keep_grants();
+    }
     log::info!(
         "{}: {:?}, {} queues",
         arguments.image.display(),
@@ -216,6 +222,7 @@ mod tests {
             format: Format::Raw,
             read_only: false,
             no_discard: false,
+            keep_grants: false,
             abi: Abi::X86_64,
             queues: Vec::new(),
         };

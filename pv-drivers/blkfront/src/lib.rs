@@ -17,7 +17,7 @@ use oxen_blkif::{
 };
 use oxen_ring::{FrontRing, TooSmall};
 
-pub use negotiate::{Disk, KIND, announce, connected, offered};
+pub use negotiate::{Disk, KIND, announce, connected, keep_grants, offered};
 pub use oxen_frontend::{Ends, Refused, Store};
 
 /// What the back end got wrong.

@@ -25,6 +25,17 @@ pub fn offered(store: &mut impl Store, ends: &Ends) -> Result<bool, Refused> {
     ends.back_is(store, state::INIT_WAIT)
 }
 
+/// Says whether every grant of a page for data stays, for the same page, as long as the disk is connected; it is to be said before
+/// [`announce`]. Returns whether the back end makes use of that.
+///
+/// # Errors
+/// Xenstore does not take it.
+pub fn keep_grants(store: &mut impl Store, ends: &Ends, keep: bool) -> Result<bool, Refused> {
+    const PERSISTENT: &str = "feature-persistent";
+    ends.write(store, PERSISTENT, u32::from(keep))?;
+    Ok(keep && ends.back_value::<u32>(store, PERSISTENT) == Some(1))
+}
+
 /// Says where our ring and our event channel are, in the guest's own layout.
 ///
 /// # Errors

@@ -42,11 +42,16 @@ fn the_ends_come_together() {
     assert_eq!(offered(&mut store, &ends), Ok(false));
     store.back("state", "2");
     assert_eq!(offered(&mut store, &ends), Ok(true));
+    assert_eq!(keep_grants(&mut store, &ends, true), Ok(false));
+    store.back("feature-persistent", "1");
+    assert_eq!(keep_grants(&mut store, &ends, false), Ok(false));
+    assert_eq!(keep_grants(&mut store, &ends, true), Ok(true));
     announce(&mut store, &ends, 8, 5).expect("taken");
     for (name, value) in [
         ("ring-ref", "8"),
         ("event-channel", "5"),
         ("protocol", "x86_64-abi"),
+        ("feature-persistent", "1"),
         ("state", "3"),
     ] {
         let node = store.read(&format!("device/vbd/51712/{name}"));

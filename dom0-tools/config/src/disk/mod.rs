@@ -108,6 +108,8 @@ pub struct DiskSpec {
     pub direct_io_safe: bool,
     /// Whether discard requests are offered, if said.
     pub discard: Option<bool>,
+    /// Whether the back-end keeps pages mapped whose grants the guest keeps, if said; xl does not know it.
+    pub persistent: Option<bool>,
     /// Whether the guest shall trust the back-end, if said.
     pub trusted: Option<bool>,
     /// The protocol.
@@ -153,6 +155,7 @@ impl fmt::Display for DiskSpec {
         for (flag, set, unset) in [
             (self.direct_io_safe.then_some(true), "direct-io-safe", ""),
             (self.discard, "discard", "no-discard"),
+            (self.persistent, "persistent", "no-persistent"),
             (self.trusted, "trusted", "untrusted"),
         ] {
             if let Some(flag) = flag {

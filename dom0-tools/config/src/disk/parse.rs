@@ -20,6 +20,8 @@ const NAMES: &[&str] = &[
     "direct-io-safe",
     "discard",
     "no-discard",
+    "persistent",
+    "no-persistent",
     "trusted",
     "untrusted",
 ];
@@ -161,6 +163,8 @@ impl<'a> Reader<'a> {
             "direct-io-safe" => self.rest.direct_io_safe = true,
             "discard" => self.rest.discard = Some(true),
             "no-discard" => self.rest.discard = Some(false),
+            "persistent" => self.rest.persistent = Some(true),
+            "no-persistent" => self.rest.persistent = Some(false),
             "trusted" => self.rest.trusted = Some(true),
             "untrusted" => self.rest.trusted = Some(false),
             colo if COLO.contains(&colo) => return Err(self.colo()),

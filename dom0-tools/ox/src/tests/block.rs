@@ -46,8 +46,9 @@ fn a_domain_is_created_with_its_disks() {
     host.0.borrow_mut().at_sleep = Some(back_ends_answer);
     let files = Files::new("");
     let image = image(&files);
-    let disks =
-        format!("disk=['{image},raw,xvda,w', 'vdev=xvdb,access=ro,untrusted,target={image}']");
+    let disks = format!(
+        "disk=['{image},raw,xvda,w', 'vdev=xvdb,access=ro,untrusted,persistent,target={image}']"
+    );
     ok(&host, &["create", &files.config(), &disks]);
     let world = host.0.borrow();
     let (front, back) = (
@@ -68,6 +69,16 @@ fn a_domain_is_created_with_its_disks() {
         ),
         (format!("{front}/state"), "1", Access::GuestOwns(1)),
         (format!("{BACK}/1/51728/mode"), "r", Access::GuestReads(1)),
+        (
+            format!("{back}/persistent-enable"),
+            "0",
+            Access::GuestReads(1),
+        ),
+        (
+            format!("{BACK}/1/51728/persistent-enable"),
+            "1",
+            Access::GuestReads(1),
+        ),
         (
             "/local/domain/1/device/vbd/51728/trusted".to_owned(),
             "0",

@@ -202,6 +202,11 @@ fn bad_input_has_a_clear_error_and_its_exit_code() {
             "disk xvda: format=qcow2 with the kernel's back end",
         ),
         (
+            vec!["disk=['vdev=xvda,backendtype=kernel,persistent,target=/d']"],
+            6,
+            "disk xvda: persistent with the kernel's back end",
+        ),
+        (
             vec!["disk=['vdev=xvda,backendtype=qdisk,target=/d']"],
             6,
             "disk xvda: another backendtype than ox and kernel",

@@ -36,6 +36,9 @@ const ON_THE_RING: &[Attack] = &[
         grants::revoke(DATA_GRANT + 3);
         raw(device, Kind::Read.number(), 1, DATA_GRANT + 3, 0x0700);
     }),
+    ("kept page that is not granted", |device| {
+        raw(device, Kind::Write.number(), 1, NOBODYS, 0x0700);
+    }),
     ("list of nonsense", |device| {
         DATA.fill(0, 0xFFFF_0000);
         let body = Body::Indirect {
@@ -68,6 +71,7 @@ const IN_THE_STORE: &[(&str, &str)] = &[
 /// All of them.
 pub fn run(device: &mut Device) {
     for (name, attack) in ON_THE_RING {
+        device.keep_grants = name.starts_with("kept");
         device.connect();
         attack(device);
         device.notify();

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use oxen_blkfront::{Disk, Ends, Front, KIND, Refused, Unasked};
 use oxen_blkif::Kind;
 use oxen_guest_runtime::xenstore::Xenstore;
-use oxen_guest_runtime::{events, grants};
+use oxen_guest_runtime::{command_line, events, grants};
 
 /// `xvda`
 const NUMBER: u32 = 51712;
@@ -60,6 +60,8 @@ pub struct Device {
     pub ends: Ends,
     pub port: u32,
     pub front: Front<&'static [AtomicU32]>,
+    /// Grants stay as they are, and the back end may keep their pages mapped.
+    pub keep_grants: bool,
 }
 
 impl Device {
@@ -80,6 +82,7 @@ impl Device {
             ends,
             port: events::new_port(BACK_END),
             front: Front::new(RING.words()).expect("a page"),
+            keep_grants: command_line::value("grants") == Some("kept"),
         }
     }
 
@@ -89,6 +92,11 @@ impl Device {
             look_again();
         }
         self.front = Front::new(RING.words()).expect("a page");
+        let keep = self.keep_grants;
+        let used = oxen_blkfront::keep_grants(&mut self.nodes, &self.ends, keep)?;
+        if keep {
+            assert!(used, "the back end does not offer to keep grants");
+        }
         oxen_blkfront::announce(&mut self.nodes, &self.ends, RING_GRANT, self.port)
     }
 

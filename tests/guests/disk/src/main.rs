@@ -1,6 +1,7 @@
 //! A guest with a PV disk, `xvda`. With `role=honest` (the default) it writes and reads back for ever, and says `disk: N rounds` now
 //! and then; with `role=journal` it writes and flushes; with `role=exchange` and `seed=N` it does the data test of disks; with `role=hostile`
-//! it breaks the protocol in every way that it knows, and says how each ended.
+//! it breaks the protocol in every way that it knows, and says how each ended. With `grants=kept` it tells the back end that its grants
+//! stay.
 #![no_std]
 #![no_main]
 
