@@ -96,11 +96,15 @@ fn used(dom0: &mut Dom0) -> Result<String, Failure> {
 
 /// Pages of guests that dom0 has mapped by grants, as the hypervisor counts them.
 fn mapped(dom0: &mut Dom0) -> Result<u32, Failure> {
-    let said = dom0.run("ox debug-keys g && ox dmesg | grep 'domain 0: version' | tail -n 1")?;
-    let number = said
-        .split(" of ")
-        .nth(1)
-        .and_then(|text| text.rsplit(' ').next()?.parse().ok());
+    // The key that lists grants tells of so many here that the log does not hold all.
+    let said =
+        dom0.run("ox debug-keys x && ox dmesg | grep 'domain 0: .*grants: mapped' | tail -n 1")?;
+    let after = |word: &str| -> Option<u32> {
+        let rest = said.split(word).nth(1)?;
+        rest.split(',').next()?.trim().parse().ok()
+    };
+    let number = (after(" mapped ").zip(after(" unmapped ")))
+        .and_then(|(mapped, unmapped)| mapped.checked_sub(unmapped));
     number.ok_or_else(|| format!("the hypervisor says {said:?} of dom0's grants").into())
 }
 
@@ -197,7 +201,7 @@ fn keeps_grants(guest: &mut Guest<'_>) -> Result<(), Failure> {
     let kept = mapped(guest.dom0)?;
     // The manager is kept from starting another.
     guest.dom0.run(&format!(
-        "m=$(ps | grep '[/]usr/sbin/oxblk$' | awk '{{ print $1 }}'); {WORKER}; kill -STOP $m && kill -9 $p; n=0; while [ -d /proc/$p/fd ] && ls /proc/$p/fd/0 >/dev/null 2>&1; do sleep 1; n=$((n+1)); [ $n = 30 ] && break; done"
+        "m=$(ps | grep '[/]usr/sbin/oxblk$' | awk '{{ print $1 }}'); {WORKER}; kill -STOP $m && kill -9 $p; n=0; while ls /proc/$p/fd/0 >/dev/null 2>&1 && [ $n != 30 ]; do sleep 1; n=$((n+1)); done"
     ))?;
     let left = mapped(guest.dom0)?;
     guest.dom0.run("kill -CONT $m")?;
