@@ -4,12 +4,12 @@ use std::io;
 
 /// Alignment of a buffer.
 const ALIGNMENT: usize = 4096;
-/// Sizes that buffers come in: for the page that most small requests are, for what a request itself can name, and for all that an
-/// indirect one can.
-const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
-/// Buffers of the smallest size that the kernel can be made to know: it need not look their pages up for each request. It keeps them in
+/// Sizes that buffers come in: for the page that most small requests are, for the 32 pages that Linux's front end has in an indirect
+/// one unless it is told otherwise, and for all that one can have.
+const SIZES: [usize; 3] = [4 << 10, 128 << 10, 1 << 20];
+/// Buffers of each size that the kernel can be made to know: it need not look their pages up for each request. It keeps them in
 /// memory, so there are few.
-const KNOWN: u16 = 64;
+const KNOWN: [usize; SIZES.len()] = [64, 8, 0];
 /// Bytes that a disk's requests may have on their way at once. A guest that asks for more waits.
 const LIMIT: usize = 16 << 20;
 
@@ -61,11 +61,16 @@ impl Pool {
     /// Makes the buffers that the kernel is to know, and has `register` tell it their memory: by number, the first being 0. Where
     /// that fails they are buffers as all others.
     pub fn make_known(&mut self, register: impl FnOnce(&[libc::iovec]) -> io::Result<()>) {
-        let mut buffers: Vec<Buffer> = (0..KNOWN).map(|_| Buffer::new(0)).collect();
+        let mut buffers: Vec<Buffer> = (KNOWN.into_iter().enumerate())
+            .flat_map(|(class, count)| (0..count).map(move |_| Buffer::new(class)))
+            .collect();
         let memory: Vec<libc::iovec> = (buffers.iter_mut())
-            .map(|buffer| libc::iovec {
-                iov_base: buffer.bytes_mut().as_mut_ptr().cast(),
-                iov_len: SIZES[0],
+            .map(|buffer| {
+                let bytes = buffer.bytes_mut();
+                libc::iovec {
+                    iov_base: bytes.as_mut_ptr().cast(),
+                    iov_len: bytes.len(),
+                }
             })
             .collect();
         match register(&memory) {
@@ -76,10 +81,12 @@ impl Pool {
             }
             Err(error) => log::warn!(
                 "the kernel takes no note of buffers, which costs some speed: {error} (is the limit of locked memory lower than {} KiB?)",
-                usize::from(KNOWN) * SIZES[0] / 1024
+                memory.iter().map(|part| part.iov_len).sum::<usize>() / 1024
             ),
         }
-        self.free[0].extend(buffers);
+        for buffer in buffers {
+            self.free[buffer.class].push(buffer);
+        }
     }
 
     /// Whether another request may be begun.
@@ -114,7 +121,7 @@ mod tests {
         let mut pool = Pool::default();
         let mut taken = Vec::new();
         while pool.has_room() {
-            let buffer = pool.take(100 << 10);
+            let buffer = pool.take(129 << 10);
             assert_eq!(buffer.bytes().as_ptr() as usize % ALIGNMENT, 0);
             assert_eq!(buffer.bytes().len(), 1 << 20);
             taken.push(buffer);
@@ -123,7 +130,7 @@ mod tests {
         taken.drain(..).for_each(|buffer| pool.give(buffer));
         assert!(pool.has_room());
         let sizes = [512, 4096, 4608].map(|bytes| pool.take(bytes).bytes().len());
-        assert_eq!(sizes, [4 << 10, 4 << 10, 64 << 10]);
+        assert_eq!(sizes, [4 << 10, 4 << 10, 128 << 10]);
     }
 
     #[test]
@@ -134,11 +141,13 @@ mod tests {
             told.extend(memory.iter().map(|part| part.iov_base as usize));
             Ok(())
         });
-        let mut taken: Vec<Buffer> = (0..=KNOWN).map(|_| pool.take(4096)).collect();
-        assert!(taken.pop().is_some_and(|buffer| buffer.known().is_none()));
-        for buffer in &taken {
-            let number = usize::from(buffer.known().expect("known"));
-            assert_eq!(buffer.bytes().as_ptr() as usize, told[number]);
+        for (size, count) in SIZES.into_iter().zip(KNOWN) {
+            let mut taken: Vec<Buffer> = (0..=count).map(|_| pool.take(size)).collect();
+            assert!(taken.pop().is_some_and(|buffer| buffer.known().is_none()));
+            for buffer in &taken {
+                let number = usize::from(buffer.known().expect("known"));
+                assert_eq!(buffer.bytes().as_ptr() as usize, told[number]);
+            }
         }
         let mut pool = Pool::default();
         pool.make_known(|_| Err(io::ErrorKind::OutOfMemory.into()));
