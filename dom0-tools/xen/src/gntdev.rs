@@ -175,6 +175,7 @@ impl<'a> CopyBatch<'a> {
     ///
     /// # Panics
     /// If the part leaves its page, which the caller checks.
+    #[inline]
     pub fn from_grant(&mut self, from: GrantPart, to: &'a mut [u8]) {
         self.push(
             from.packed(),
@@ -189,6 +190,7 @@ impl<'a> CopyBatch<'a> {
     ///
     /// # Panics
     /// As for [`CopyBatch::from_grant`].
+    #[inline]
     pub fn to_grant(&mut self, from: &'a [u8], to: GrantPart) {
         self.push(
             from.as_ptr() as u64,
@@ -199,6 +201,7 @@ impl<'a> CopyBatch<'a> {
         );
     }
 
+    #[inline]
     fn push(&mut self, source: u64, destination: u64, offset: u16, length: usize, flags: u16) {
         assert!(
             usize::from(offset) + length <= PAGE_SIZE,
@@ -296,6 +299,7 @@ impl GrantMapping {
 }
 
 impl AsRef<[AtomicU32]> for GrantMapping {
+    #[inline]
     fn as_ref(&self) -> &[AtomicU32] {
         let Some(pages) = &self.pages else {
             return &[];

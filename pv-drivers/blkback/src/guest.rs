@@ -53,7 +53,7 @@ pub trait Guest {
     ///
     /// # Errors
     /// The first that could not be made; others may have been.
-    fn copy(&mut self, pieces: Vec<Piece<'_>>) -> Result<(), CopyFault>;
+    fn copy<'a>(&mut self, pieces: impl Iterator<Item = Piece<'a>>) -> Result<(), CopyFault>;
 
     /// Sends an event to the guest's end of a queue.
     ///
@@ -132,12 +132,12 @@ impl XenGuest {
 }
 
 impl Guest for XenGuest {
-    fn copy(&mut self, mut pieces: Vec<Piece<'_>>) -> Result<(), CopyFault> {
-        if self.kept.is_some() {
-            pieces.retain_mut(|piece| self.copy_mapped(piece).is_none());
-        }
-        let mut batch = CopyBatch::with_capacity(pieces.len());
-        for piece in pieces {
+    fn copy<'a>(&mut self, pieces: impl Iterator<Item = Piece<'a>>) -> Result<(), CopyFault> {
+        let mut batch = CopyBatch::default();
+        for mut piece in pieces {
+            if self.copy_mapped(&mut piece).is_some() {
+                continue;
+            }
             let part = GrantPart {
                 domid: self.domid,
                 reference: piece.reference,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU32;
 
+use arrayvec::ArrayVec;
 use oxen_backend::Failure;
 use oxen_blkif::{Body, Reason, Request, Segment, Status, Wrong, segments};
 
@@ -17,7 +18,7 @@ const COMPLAINTS: u32 = 10;
 
 /// Requests that are taken at once. What is taken together is mostly answered together: with fewer at a time the guest has answers to
 /// deal with while the next ones are served.
-const BATCH: u32 = 8;
+const BATCH: usize = 8;
 
 /// A ring and the requests that were taken and not answered.
 #[derive(Debug)]
@@ -80,11 +81,8 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
         pool: &mut Pool,
         disk: &Geometry,
     ) -> Result<(), Failure> {
-        let mut taken = Vec::new();
-        for _ in 0..BATCH {
-            if !pool.has_room() {
-                break;
-            }
+        let mut taken = ArrayVec::<_, BATCH>::new();
+        while !taken.is_full() && pool.has_room() {
             match self.ring.take().map_err(by_guest)? {
                 None => {
                     self.awake = false;
@@ -97,13 +95,11 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
             Taken::Whole(_) => &mut [][..],
             Taken::Indirect(_, pages) => &mut pages[..],
         });
-        let pieces: Vec<Piece<'_>> = pages
-            .map(|(reference, bytes)| Piece {
-                reference: *reference,
-                offset: 0,
-                side: Side::In(bytes),
-            })
-            .collect();
+        let pieces = pages.map(|(reference, bytes)| Piece {
+            reference: *reference,
+            offset: 0,
+            side: Side::In(bytes),
+        });
         copy(guest, pieces)?;
         for one in taken {
             let job = match one {
@@ -205,7 +201,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
         let pieces = jobs
             .filter(|job| job.stage == Stage::Waiting && job.wants_data())
             .flat_map(|job| job.pieces());
-        copy(guest, pieces.collect())?;
+        copy(guest, pieces)?;
         Ok(from..self.next)
     }
 
@@ -225,11 +221,10 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
     /// The guest's pages cannot be copied.
     pub fn answer(&mut self, guest: &mut impl Guest, pool: &mut Pool) -> Result<bool, Failure> {
         let read = self.jobs.iter_mut().filter(|job| job.stage == Stage::Read);
-        let mut pieces = Vec::new();
-        for job in read {
+        let pieces = read.flat_map(|job| {
             job.stage = Stage::Done;
-            pieces.extend(job.pieces());
-        }
+            job.pieces()
+        });
         copy(guest, pieces)?;
         while let Some(job) = self.jobs.pop_front_if(|job| job.stage == Stage::Done) {
             self.first += 1;
@@ -246,26 +241,27 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
 }
 
 fn segments_of(request: &Request, pages: &[(u32, Vec<u8>)]) -> Result<Vec<Segment>, Failure> {
-    let bytes = pages.iter().flat_map(|(_, bytes)| bytes.as_chunks::<4>().0);
-    let words: Vec<u32> = bytes.map(|bytes| u32::from_le_bytes(*bytes)).collect();
-    let list: Result<Vec<Segment>, Reason> = segments(&words).collect();
-    list.map_err(|reason| {
-        by_guest(Wrong {
-            id: request.id,
-            operation: request.operation(),
-            reason,
-        })
-    })
+    let mut list = Vec::with_capacity(pages.iter().map(|(_, bytes)| bytes.len() / 8).sum());
+    for segment in pages.iter().flat_map(|(_, bytes)| segments(bytes)) {
+        list.push(segment.map_err(|reason| {
+            by_guest(Wrong {
+                id: request.id,
+                operation: request.operation(),
+                reason,
+            })
+        })?);
+    }
+    Ok(list)
 }
 
 fn by_guest(what: impl ToString) -> Failure {
     Failure::Guest(what.to_string())
 }
 
-fn copy(guest: &mut impl Guest, pieces: Vec<Piece<'_>>) -> Result<(), Failure> {
-    if pieces.is_empty() {
-        return Ok(());
-    }
+fn copy<'a>(
+    guest: &mut impl Guest,
+    pieces: impl Iterator<Item = Piece<'a>>,
+) -> Result<(), Failure> {
     guest.copy(pieces).map_err(|fault| match fault {
         CopyFault::Refused { .. } => by_guest(fault),
         CopyFault::Ended | CopyFault::Device(_) => Failure::Host(fault.to_string()),

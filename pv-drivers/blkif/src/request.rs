@@ -111,13 +111,15 @@ impl Segment {
     }
 }
 
-/// Segments from the words of indirect pages.
+/// Segments from the bytes of an indirect page.
 ///
 /// # Errors
 /// The first one that is none.
-pub fn segments(words: &[u32]) -> impl Iterator<Item = Result<Segment, Reason>> + '_ {
-    let (pairs, _) = words.as_chunks::<2>();
-    pairs.iter().map(|words| Segment::parse(*words))
+pub fn segments(page: &[u8]) -> impl Iterator<Item = Result<Segment, Reason>> + '_ {
+    let (entries, _) = page.as_chunks::<8>();
+    entries.iter().map(|&[a, b, c, d, first, last, _, _]| {
+        Segment::new(u32::from_le_bytes([a, b, c, d]), first, last)
+    })
 }
 
 /// A checked request.

@@ -183,8 +183,9 @@ proptest! {
 
     #[test]
     fn segments_survive_the_way(all in prop::collection::vec(a_segment(), 0..600)) {
-        let words: Vec<u32> = all.iter().flat_map(|segment| segment.words()).collect();
-        let back: Result<Vec<_>, _> = segments(&words).collect();
+        let words = all.iter().flat_map(|segment| segment.words());
+        let page: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        let back: Result<Vec<_>, _> = segments(&page).collect();
         prop_assert_eq!(back, Ok(all));
     }
 }

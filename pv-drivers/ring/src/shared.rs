@@ -86,15 +86,14 @@ impl<M: AsRef<[AtomicU32]>> Shared<M> {
 
     /// Copies an entry out, each word once.
     pub fn read<const WORDS: usize>(&self, index: u32) -> [u32; WORDS] {
-        let start = self.start(index);
-        core::array::from_fn(|nth| self.word(start + nth).load(Ordering::Relaxed))
+        let words = self.entry::<WORDS>(index);
+        core::array::from_fn(|nth| words[nth].load(Ordering::Relaxed))
     }
 
     /// Copies an entry in.
     pub fn write<const WORDS: usize>(&self, index: u32, content: &[u32; WORDS]) {
-        let start = self.start(index);
-        for (nth, word) in content.iter().enumerate() {
-            self.word(start + nth).store(*word, Ordering::Relaxed);
+        for (word, content) in self.entry::<WORDS>(index).iter().zip(content) {
+            word.store(*content, Ordering::Relaxed);
         }
     }
 
@@ -117,8 +116,9 @@ impl<M: AsRef<[AtomicU32]>> Shared<M> {
         fence(Ordering::SeqCst);
     }
 
-    fn start(&self, index: u32) -> usize {
-        HEADER + (index & (self.slots - 1)) as usize * self.entry
+    fn entry<const WORDS: usize>(&self, index: u32) -> &[AtomicU32] {
+        let start = HEADER + (index & (self.slots - 1)) as usize * self.entry;
+        &self.memory.as_ref()[start..][..WORDS]
     }
 
     fn word(&self, nth: usize) -> &AtomicU32 {

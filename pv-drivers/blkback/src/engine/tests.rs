@@ -33,7 +33,7 @@ struct Fake {
 }
 
 impl Guest for Fake {
-    fn copy(&mut self, pieces: Vec<Piece<'_>>) -> Result<(), CopyFault> {
+    fn copy<'a>(&mut self, pieces: impl Iterator<Item = Piece<'a>>) -> Result<(), CopyFault> {
         let mut pages = self.pages.lock().expect("one thread");
         for piece in pieces {
             let reference = piece.reference;
