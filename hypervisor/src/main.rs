@@ -243,7 +243,7 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
         closed_ports,
     }));
     MachinePointer::set(machine);
-    admit_dom0(machine, options.dom0_vcpus_pin);
+    admit_dom0(machine, options);
     SECONDARY.call_once(|| secondary_with::<B>);
     smp::release();
     vcpu::run::serve::<B::Vcpu>()
@@ -306,15 +306,16 @@ fn enable<B: Backend>(backend: &B, cpu: CpuId) {
 }
 
 /// Makes the scheduler and dom0's vCPUs. The first one runs as soon as a CPU asks for work.
-fn admit_dom0<B: Backend>(machine: &'static Machine<B>, pinned: bool) {
+fn admit_dom0<B: Backend>(machine: &'static Machine<B>, options: &Options) {
     let cpus = cpu::percpu::all().count();
     vcpu::schedule::init(
         cpus,
         Box::new(|domain, index| Ok(Box::new(new_vcpu(machine, domain, index)?))),
     );
+    vcpu::schedule::scheduler().set_rate_limit(options.rate_limit);
     let affinity = |index: usize| {
         let mut affinity = Affinity::default();
-        if pinned {
+        if options.dom0_vcpus_pin {
             affinity.hard = core::iter::once(CpuId((index % cpus) as u16)).collect();
         }
         affinity

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::control::sysctl;
+use crate::domain::{CREDIT2, SCHEDULER_GET, SCHEDULER_PUT};
 use crate::layout;
 use crate::privcmd::Privcmd;
 
@@ -10,6 +11,7 @@ const READ_CONSOLE: u32 = 1;
 const PHYSINFO: u32 = 3;
 const DEBUG_KEYS: u32 = 7;
 const CPU_TOPOLOGY: u32 = 16;
+const SCHEDULER_OP: u32 = 19;
 const HYPERCALL_XEN_VERSION: u64 = oxen_abi::numbers::XEN_VERSION;
 const VERSION: u64 = 0;
 const EXTRA_VERSION: u64 = 1;
@@ -101,6 +103,19 @@ pub struct CpuTopology {
 }
 layout!(CpuTopology, 12, node = 8);
 
+/// `xen_sysctl_scheduler_op` with the credit2 arm.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct SchedulerOp {
+    cpu_pool: u32,
+    scheduler: u32,
+    cmd: u32,
+    pad: u32,
+    rate_limit: u32,
+    more: [u32; 3],
+}
+layout!(SchedulerOp, 32, cmd = 8, rate_limit = 16);
+
 /// Facts about the machine.
 ///
 /// # Errors
@@ -123,6 +138,32 @@ pub fn cpu_topology(xen: &Privcmd, cpus: u32) -> io::Result<Vec<CpuTopology>> {
     };
     let found = sysctl(xen, CPU_TOPOLOGY, operation)?.count.min(cpus);
     Ok((0..found as usize).map(|i| buffer.read(i * size)).collect())
+}
+
+/// Microseconds that a vCPU which wakes another on its own CPU runs on before that one may take its place; 0 for no such limit.
+///
+/// # Errors
+/// The hypervisor's errno.
+pub fn rate_limit(xen: &Privcmd) -> io::Result<u32> {
+    scheduler_op(xen, SCHEDULER_GET, 0)
+}
+
+/// Sets [`rate_limit`].
+///
+/// # Errors
+/// EINVAL: it is neither 0 nor from 100 to 500000.
+pub fn set_rate_limit(xen: &Privcmd, micros: u32) -> io::Result<()> {
+    scheduler_op(xen, SCHEDULER_PUT, micros).map(|_| ())
+}
+
+fn scheduler_op(xen: &Privcmd, cmd: u32, rate_limit: u32) -> io::Result<u32> {
+    let operation = SchedulerOp {
+        scheduler: CREDIT2,
+        cmd,
+        rate_limit,
+        ..SchedulerOp::default()
+    };
+    Ok(sysctl(xen, SCHEDULER_OP, operation)?.rate_limit)
 }
 
 /// A piece of the hypervisor's log.

@@ -57,7 +57,7 @@ pub mod scheduler {
     pub const CPU_POOL: usize = 0;
     pub const ID: usize = 4;
     pub const COMMAND: usize = 8;
-    /// Least time between switches, in microseconds; 0 for none.
+    /// How long a vCPU goes on before one that wakes takes its place, in microseconds; 0 for no such time.
     pub const RATE_LIMIT: usize = 16;
 }
 

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 
 use log::LevelFilter;
 
+use crate::schedule::RateLimit;
+
 /// `com1=` and `com2=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Serial {
@@ -40,6 +42,8 @@ pub struct Options {
     pub no_reboot: bool,
     /// `cpuinfo`.
     pub cpuinfo: bool,
+    /// `sched_ratelimit_us=`.
+    pub rate_limit: RateLimit,
     /// Let the CPU virtualize local APICs where it can.
     pub apic_virtualization: bool,
     /// What could not be understood: each names the option and what is valid.
@@ -63,6 +67,7 @@ impl Default for Options {
             log_level: LevelFilter::Info,
             no_reboot: false,
             cpuinfo: false,
+            rate_limit: RateLimit::default(),
             apic_virtualization: true,
             problems: Vec::new(),
         }
@@ -110,6 +115,10 @@ const OPTIONS: &[(&str, Apply)] = &[
     }),
     ("apicv", |options, value| {
         options.apic_virtualization = boolean(value)?;
+        Ok(())
+    }),
+    ("sched_ratelimit_us", |options, value| {
+        options.rate_limit = rate_limit(value.unwrap_or(""))?;
         Ok(())
     }),
     ("cpuinfo", |options, value| {
@@ -178,6 +187,13 @@ fn dom0_mem(text: &str) -> Result<Option<u64>, String> {
     }
     let wanted = plain.or(most);
     Ok(wanted.map(|bytes| bytes.max(least.unwrap_or(0)).min(most.unwrap_or(u64::MAX))))
+}
+
+fn rate_limit(text: &str) -> Result<RateLimit, String> {
+    let limit = text.parse().ok().and_then(RateLimit::from_micros);
+    limit.ok_or_else(|| {
+        format!("'{text}' is no number of microseconds from 100 to 500000, or 0 for no limit")
+    })
 }
 
 /// `<number>` or `<min>-<max>`: the upper one.
@@ -291,6 +307,9 @@ mod tests {
             options.console_com1 && options.console_vga && options.no_reboot && !options.cpuinfo
         );
         assert_eq!(options.log_level, LevelFilter::Debug);
+        let limit = |line| Options::parse(line).rate_limit.micros();
+        assert_eq!(limit("sched_ratelimit_us=1000"), 1000);
+        assert_eq!(limit("sched_ratelimit_us=0"), 0);
         assert_eq!(options.problems, Vec::<String>::new());
     }
 
@@ -309,13 +328,15 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_named() {
-        let options =
-            Options::parse("frobnicate dom0_mem=lots console=com9 no-cpuinfo com1=9600,7e1,0x2f8");
-        assert_eq!(options.problems.len(), 4);
+        let options = Options::parse(
+            "frobnicate dom0_mem=lots console=com9 no-cpuinfo com1=9600,7e1,0x2f8 sched_ratelimit_us=99",
+        );
+        assert_eq!(options.problems.len(), 5);
         assert!(options.problems[0].contains("'frobnicate'"));
         assert!(options.problems[1].contains("512M"));
         assert!(options.problems[2].contains("com9"));
         assert!(options.problems[3].contains("8n1"));
+        assert!(options.problems[4].contains("from 100 to 500000"));
     }
 
     #[test]

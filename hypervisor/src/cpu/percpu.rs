@@ -30,6 +30,8 @@ pub struct PerCpu {
     idle_ticks: AtomicU64,
     /// Whether the CPU runs a guest or is about to: set before the last look at the map generation.
     pub in_guest: AtomicBool,
+    /// Whether what it does was asked for by the vCPU that it runs, in a hypercall.
+    pub is_asked: AtomicBool,
     /// Entries into guests.
     pub entries: AtomicU64,
     /// Interrupts taken, for the debug keys.
@@ -59,6 +61,7 @@ impl PerCpu {
             idle: AtomicBool::new(false),
             idle_ticks: AtomicU64::new(0),
             in_guest: AtomicBool::new(false),
+            is_asked: AtomicBool::new(false),
             entries: AtomicU64::new(0),
             interrupts: AtomicU64::new(0),
             nmis: AtomicU32::new(0),

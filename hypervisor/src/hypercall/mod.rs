@@ -34,6 +34,7 @@ pub use oxen_core::hypercall::Arguments;
 use oxen_core::hypercall::{Caller, Convention};
 
 use self::arguments::Argument;
+use crate::cpu;
 use crate::vcpu::Running;
 use crate::vcpu::exits::skip;
 use crate::virt::Vcpu;
@@ -189,7 +190,10 @@ fn dispatch<H: Vcpu>(vcpu: &mut Running<H>, number: u64, arguments: &Arguments) 
         return Err(Errno::Perm);
     }
     vcpu.shared().counters.call(entry.place);
+    let here = cpu::current();
+    here.is_asked.store(true, Ordering::Relaxed);
     let result = (entry.handler)(vcpu, arguments);
+    here.is_asked.store(false, Ordering::Relaxed);
     if let Err(error) = result {
         log::debug!(
             "domain {} vcpu {}: {}({:#x}, {:#x}, …): {error:?}",

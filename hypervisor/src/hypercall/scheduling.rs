@@ -6,7 +6,7 @@ use oxen_abi::Errno;
 use oxen_abi::domctl::{affinity, scheduler};
 use oxen_abi::sysctl::{SCHEDULER_CREDIT2, scheduler as machine};
 use oxen_core::memory::try_collect;
-use oxen_core::schedule::{Affinity, BITMAP_BYTES, CpuSet, Handle, MAX_CPUS, Params};
+use oxen_core::schedule::{Affinity, BITMAP_BYTES, CpuSet, Handle, MAX_CPUS, Params, RateLimit};
 
 use super::Outcome;
 use super::arguments::{Argument, read_bytes, write_bytes};
@@ -137,7 +137,7 @@ pub fn domain_shares<H: Vcpu>(vcpu: &Running<H>, domain: &Domain, body: u64) -> 
     }
 }
 
-/// Parameters of the scheduler itself: there is one CPU pool, and no limit on the rate of switches to be set.
+/// The parameter of the scheduler itself: how long a vCPU that wakes another goes on. There is one CPU pool.
 pub fn machine_parameters<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let mut argument = Argument::<{ machine::SIZE }>::read(vcpu, body)?;
     if argument.u32(machine::CPU_POOL) != 0 {
@@ -147,9 +147,14 @@ pub fn machine_parameters<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
         return Err(Errno::Inval);
     }
     match argument.u32(machine::COMMAND) {
-        scheduler::PUT if argument.u32(machine::RATE_LIMIT) == 0 => Ok(0),
+        scheduler::PUT => {
+            let limit = RateLimit::from_micros(argument.u32(machine::RATE_LIMIT));
+            schedule::scheduler().set_rate_limit(limit.ok_or(Errno::Inval)?);
+            Ok(0)
+        }
         scheduler::GET => {
-            argument.set_u32(machine::RATE_LIMIT, 0);
+            let limit = schedule::scheduler().rate_limit();
+            argument.set_u32(machine::RATE_LIMIT, limit.micros());
             argument.write(vcpu, body).map(|()| 0)
         }
         _ => Err(Errno::Inval),

@@ -169,7 +169,9 @@ impl VcpuShared {
         };
         let now = time::nanos();
         let mut runstate = self.runstate.lock();
-        let cpu = scheduler().wake(handle, now);
+        let here = cpu::current();
+        let waker = here.is_asked.load(Ordering::Relaxed).then(|| here.id());
+        let cpu = scheduler().wake_by(handle, waker, now);
         let waits = match runstate.state() {
             RunstateKind::Blocked => may_run,
             // It was paused.

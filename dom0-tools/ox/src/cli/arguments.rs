@@ -119,8 +119,20 @@ pub struct Share {
     /// Most time, in percent of one CPU; 0 for no bound
     #[arg(short, long, requires = "domain")]
     pub cap: Option<u16>,
+    /// The scheduler's own parameter instead: microseconds that a virtual CPU which wakes another runs on before that one may take its place
+    #[arg(short = 's', long = "schedparam", conflicts_with = "domain")]
+    pub scheduler: bool,
+    /// Set it: 100 to 500000, or 0 for no such limit
+    #[arg(short, long = "ratelimit_us", value_name = "MICROSECONDS", requires = "scheduler", value_parser = rate_limit)]
+    pub ratelimit: Option<u32>,
     #[command(flatten)]
     pub json: Json,
+}
+
+fn rate_limit(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok();
+    let allowed = |micros: &u32| *micros == 0 || (100..=500_000).contains(micros);
+    (number.filter(allowed)).ok_or_else(|| "neither 0 nor from 100 to 500000".to_owned())
 }
 
 /// Arguments of `mem-set` and `mem-max`.

@@ -139,10 +139,10 @@ Examples:
         /// vCPUs
         vcpus: u32,
     },
-    /// Show or set weight and cap of domains
+    /// Show or set weight and cap of domains, or the scheduler's own parameter
     #[command(
         name = "sched-credit2",
-        after_help = "Examples:\n  ox sched-credit2\n  ox sched-credit2 -d demo -w 512 -c 50"
+        after_help = "Examples:\n  ox sched-credit2\n  ox sched-credit2 -d demo -w 512 -c 50\n  ox sched-credit2 -s -r 1000"
     )]
     SchedCredit2(Share),
     /// Set how much memory the guest's balloon driver shall keep

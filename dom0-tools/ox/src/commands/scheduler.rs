@@ -18,8 +18,46 @@ struct Row {
     share: Share,
 }
 
-/// Shows or sets weight and cap.
+/// The scheduler's own parameter in JSON.
+#[derive(Serialize)]
+struct Own {
+    ratelimit_us: u32,
+}
+
+/// Shows or sets weight and cap, or the scheduler's own parameter.
 pub fn run(
+    arguments: &Arguments,
+    host: &mut dyn Toolstack,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    if arguments.scheduler {
+        own(arguments, host, out)
+    } else {
+        domains(arguments, host, out)
+    }
+}
+
+fn own(
+    arguments: &Arguments,
+    host: &mut dyn Toolstack,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let xen = host.xen()?;
+    if let Some(micros) = arguments.ratelimit {
+        return (xen.set_rate_limit(micros))
+            .context(|| "set the scheduler's rate limit".to_owned());
+    }
+    let micros = (xen.rate_limit()).context(|| "read the scheduler's rate limit".to_owned())?;
+    let shown = Own {
+        ratelimit_us: micros,
+    };
+    if arguments.json.json {
+        return output::json(out, &shown);
+    }
+    output::table(out, &["Ratelimit(us)"], &[0], [vec![micros.to_string()]])
+}
+
+fn domains(
     arguments: &Arguments,
     host: &mut dyn Toolstack,
     out: &mut dyn Write,

@@ -83,6 +83,10 @@ pub trait Hypervisor {
     fn share(&mut self, domid: u16) -> io::Result<Share>;
     /// Sets it.
     fn set_share(&mut self, domid: u16, share: Share) -> io::Result<()>;
+    /// Microseconds that a vCPU which wakes another on its own CPU runs on before that one may take its place.
+    fn rate_limit(&mut self) -> io::Result<u32>;
+    /// Sets it.
+    fn set_rate_limit(&mut self, micros: u32) -> io::Result<()>;
     /// What a domain has of grant tables and may have of them and of page tables.
     fn limits(&mut self, domid: u16) -> io::Result<Limits>;
     /// Presses debug keys of the hypervisor.

@@ -231,6 +231,14 @@ impl Hypervisor for Real {
         domain::set_credit2(&self.privcmd, domid, share)
     }
 
+    fn rate_limit(&mut self) -> io::Result<u32> {
+        host::rate_limit(&self.privcmd)
+    }
+
+    fn set_rate_limit(&mut self, micros: u32) -> io::Result<()> {
+        host::set_rate_limit(&self.privcmd, micros)
+    }
+
     fn limits(&mut self, domid: u16) -> io::Result<Limits> {
         let (grant_frames, max_grant_frames) = grant::size(&self.privcmd, domid)?;
         Ok(Limits {

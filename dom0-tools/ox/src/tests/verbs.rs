@@ -165,6 +165,16 @@ fn weights_triggers_and_system_requests() {
     let host = host();
     ok(&host, &["sched-credit2", "-d", "demo", "-w", "512"]);
     assert!(ok(&host, &["sched-credit2"]).contains("demo       3     512    0"));
+    ok(&host, &["sched-credit2", "-s", "-r", "1000"]);
+    assert!(ok(&host, &["sched-credit2", "-s"]).ends_with("1000\n"));
+    for wrong in [
+        &["-s", "-r", "99"][..],
+        &["-r", "1000"],
+        &["-s", "-d", "demo"],
+    ] {
+        let words = [&["sched-credit2"], wrong].concat();
+        assert_eq!(fails(&host, &words).0, 2, "{wrong:?}");
+    }
     ok(&host, &["trigger", "demo", "nmi", "1"]);
     assert_eq!(
         host.0.borrow().calls.last().map(String::as_str),

@@ -13,6 +13,7 @@ pub use vcpu::{
     Affinity, Credit2, VcpuInfo, credit2, get_hvm_context, get_hvm_context_partial, send_trigger,
     set_credit2, set_hvm_context, set_vcpu_affinity, vcpu_affinity, vcpu_context, vcpu_info,
 };
+pub(crate) use vcpu::{CREDIT2, SCHEDULER_GET, SCHEDULER_PUT};
 
 use crate::control::{domctl, domctl_plain};
 use crate::privcmd::Privcmd;

@@ -23,9 +23,9 @@ const VCPU_CONTEXT_SIZE: usize = 5168;
 const AFFINITY_HARD: u32 = 1;
 const AFFINITY_SOFT: u32 = 2;
 /// `XEN_SCHEDULER_CREDIT2`.
-const CREDIT2: u32 = 6;
-const SCHEDULER_PUT: u32 = 0;
-const SCHEDULER_GET: u32 = 1;
+pub(crate) const CREDIT2: u32 = 6;
+pub(crate) const SCHEDULER_PUT: u32 = 0;
+pub(crate) const SCHEDULER_GET: u32 = 1;
 /// A context larger than this is not believed.
 const LARGEST_CONTEXT: u32 = 1 << 20;
 

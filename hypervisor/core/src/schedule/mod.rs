@@ -6,7 +6,8 @@
 //! **Sleepers.** The least clock on a CPU is its *floor*, which only advances. A vCPU that wakes is put at most [`BOOST`]
 //! of its own running time behind the floor. That is enough to preempt vCPUs that only compute, which is the boost of
 //! I/O, and no more is saved up by sleeping longer. A vCPU that uses its whole share has no such lead, so nobody can
-//! starve others by waking often.
+//! starve others by waking often. One that wakes another on its own CPU runs on for
+//! [`Scheduler::rate_limit`], as it may have more for it to do.
 //!
 //! **Several CPUs.** Each CPU has a queue with its own lock; there is no lock over all, and no path holds one queue's lock
 //! while it waits for another's. Clocks of different CPUs are comparable, as each queue knows what its scale lacks to
@@ -40,6 +41,7 @@ mod heap;
 mod pick;
 mod published;
 mod queue;
+mod rate_limit;
 mod scheduler;
 mod seat;
 mod virtual_time;
@@ -52,6 +54,7 @@ pub use attention::{Attention, RunsOn};
 pub use cpu_set::{BITMAP_BYTES, CpuSet, MAX_CPUS};
 pub use domain::{Domain, Params};
 pub use entity::Affinity;
+pub use rate_limit::RateLimit;
 pub use scheduler::{Attachment, Error, Handle, Scheduler};
 pub use seat::{Asked, Seat};
 

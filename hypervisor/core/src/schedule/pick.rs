@@ -9,6 +9,7 @@ use super::domain::Draw;
 use super::entity::{Entity, Phase};
 use super::queue::{Current, RunQueue};
 use super::virtual_time::{before, later};
+use super::wake::Arrival;
 use super::{CpuSet, Decision, Handle, RETRY, SLICE, Scheduler, VCPUS_LOOKED_AT};
 use crate::id::CpuId;
 
@@ -45,10 +46,10 @@ impl Scheduler {
             .as_ref()
             .map(|current| Handle(current.entity.clone()));
         drop(guard);
-        let leaver = leaver.and_then(|leaver| self.arrive(&leaver, false, now));
+        let leaver = leaver.and_then(|leaver| self.arrive(&leaver, Arrival::Moved, now));
         let moved = surplus
             .iter()
-            .filter_map(|(entity, target)| self.arrive_at(entity, *target, false, now));
+            .filter_map(|(entity, target)| self.arrive_at(entity, *target, Arrival::Moved, now));
         moved.chain(leaver).for_each(|cpu| interrupt.insert(cpu));
         Decision {
             run,
@@ -137,7 +138,8 @@ impl Scheduler {
         }
         queue.count(&entity, &mut state);
         let at = state.clock.now;
-        let preempted = queue.preemption_at().is_some_and(|lead| !before(at, lead));
+        let preempted = now >= current.spared_until
+            && queue.preemption_at().is_some_and(|lead| !before(at, lead));
         drop(state);
         if turn_over {
             current.slice_end = now.saturating_add(SLICE);

@@ -21,6 +21,8 @@ pub struct Current {
     pub entity: Arc<Entity>,
     /// Up to when its running time has been charged.
     pub since: u64,
+    /// Until when one that wakes does not take its place: see [`RunQueue::spare_current`].
+    pub spared_until: u64,
     /// When others that are due get their turn.
     pub slice_end: u64,
     /// What is left of the running time that a capped domain granted.
@@ -245,12 +247,26 @@ impl RunQueue {
             let left = at.wrapping_sub(current.entity.state.lock().clock.now);
             let left = if before(left, 0) { 0 } else { left };
             let after = unscaled(left, current.entity.domain.weight());
-            until = until.min(current.since.saturating_add(after));
+            let at = current.since.saturating_add(after);
+            until = until.min(at.max(current.spared_until));
         }
         if let Some(grant) = current.grant {
             until = until.min(current.since.saturating_add(grant));
         }
         until
+    }
+
+    /// The current vCPU has woken another, and runs on for `nanos` before it may lose its place to one that wakes; not if it already
+    /// may.
+    pub fn spare_current(&mut self, now: u64, nanos: u64) {
+        if self.preemption_at().is_some() {
+            return;
+        }
+        if let Some(current) = &mut self.current {
+            current.spared_until = now.saturating_add(nanos);
+            // One that has run alone has long been at the end of its turn.
+            current.slice_end = current.slice_end.max(current.spared_until);
+        }
     }
 
     /// Makes the CPU's own a vCPU that is in no queue.
@@ -262,6 +278,7 @@ impl RunQueue {
         self.current = Some(Current {
             entity: entity.clone(),
             since: now,
+            spared_until: now,
             slice_end: now.saturating_add(SLICE),
             grant,
         });

@@ -12,8 +12,10 @@ use super::cpu_set::AtomicCpuSet;
 use super::entity::{Affinity, Entity, Phase, State};
 use super::published::Queue;
 use super::queue::RunQueue;
+use super::rate_limit::AtomicRateLimit;
 use super::virtual_time::Front;
-use super::{CpuSet, Domain, MAX_CPUS, VcpuKey};
+use super::wake::Arrival;
+use super::{CpuSet, Domain, MAX_CPUS, RateLimit, VcpuKey};
 use crate::id::{CpuId, VcpuId};
 
 /// Why something was refused.
@@ -70,6 +72,7 @@ pub struct Scheduler {
     pub(super) unhurried: AtomicCpuSet,
     /// The furthest floor, on the common scale.
     pub(super) front: Front,
+    rate_limit: AtomicRateLimit,
     /// vCPUs that the queues have room for.
     vcpus: Mutex<usize>,
 }
@@ -94,8 +97,19 @@ impl Scheduler {
             overloaded: AtomicCpuSet::new(),
             unhurried: AtomicCpuSet::new(),
             front: Front::new(virtual_time),
+            rate_limit: AtomicRateLimit::new(RateLimit::default()),
             vcpus: Mutex::new(0),
         }
+    }
+
+    /// How long a vCPU runs on that wakes another on its own CPU.
+    pub fn rate_limit(&self) -> RateLimit {
+        self.rate_limit.load()
+    }
+
+    /// Sets [`Self::rate_limit`] from now on.
+    pub fn set_rate_limit(&self, limit: RateLimit) {
+        self.rate_limit.store(limit);
     }
 
     /// Makes a vCPU of `domain` known, with what the caller keeps with it; it is blocked until it is woken.
@@ -189,7 +203,7 @@ impl Scheduler {
         });
         Ok(match phase {
             Phase::Running => Some(cpu),
-            Phase::Moving => self.arrive(entity, false, now),
+            Phase::Moving => self.arrive(entity, Arrival::Moved, now),
             _ => None,
         })
     }

@@ -7,12 +7,27 @@ use super::queue::RunQueue;
 use super::{CPUS_LOOKED_AT, CpuSet, Handle, Scheduler};
 use crate::id::CpuId;
 
+/// How a vCPU comes to wait for a CPU.
+#[derive(Clone, Copy)]
+pub enum Arrival {
+    /// It was ready elsewhere.
+    Moved,
+    /// It wakes, where `by` says on account of the vCPU that runs on that CPU.
+    Woken { by: Option<CpuId> },
+}
+
 impl Scheduler {
     /// Makes a blocked vCPU ready; one that runs is kept from blocking before it has looked again.
     ///
     /// Whoever posts something to a vCPU calls this behind it. Returns the CPU to interrupt, which may be the caller's
     /// own: the one where the vCPU is to run, or where it runs and is to look at what was posted.
     pub fn wake(&self, vcpu: &Handle, now: u64) -> Option<CpuId> {
+        self.wake_by(vcpu, None, now)
+    }
+
+    /// As [`Self::wake`]; `by` is the calling CPU where the vCPU that runs on it has asked for this. That one may go on for
+    /// [`Self::rate_limit`] before the other takes its place: it may have more for it to do.
+    pub fn wake_by(&self, vcpu: &Handle, by: Option<CpuId>, now: u64) -> Option<CpuId> {
         let entity = &vcpu.0;
         let (phase, cpu) = self.at_home(entity, |queue, state| {
             match state.phase {
@@ -33,16 +48,16 @@ impl Scheduler {
         });
         match phase {
             Phase::Running | Phase::Ready => Some(cpu),
-            Phase::Moving => self.arrive(entity, true, now),
+            Phase::Moving => self.arrive(entity, Arrival::Woken { by }, now),
             _ => None,
         }
     }
 
     /// Puts a moving vCPU among the ready ones of a CPU; returns the CPU to interrupt.
-    pub(super) fn arrive(&self, entity: &Arc<Entity>, woken: bool, now: u64) -> Option<CpuId> {
+    pub(super) fn arrive(&self, entity: &Arc<Entity>, arrival: Arrival, now: u64) -> Option<CpuId> {
         let affinity = entity.state.lock().affinity;
         let target = self.place_for(&affinity, entity.home());
-        self.arrive_at(entity, target, woken, now)
+        self.arrive_at(entity, target, arrival, now)
     }
 
     /// The same for a CPU already chosen, and claimed if it was idle.
@@ -50,7 +65,7 @@ impl Scheduler {
         &self,
         entity: &Arc<Entity>,
         mut target: CpuId,
-        woken: bool,
+        arrival: Arrival,
         now: u64,
     ) -> Option<CpuId> {
         loop {
@@ -72,6 +87,10 @@ impl Scheduler {
             queue.catch_up_if_empty(&self.front);
             let offset = state.clock.now;
             queue.place(&mut state, offset, entity.domain.weight());
+            if matches!(arrival, Arrival::Woken { by: Some(waker) } if waker == target) {
+                queue.spare_current(now, self.rate_limit().nanos());
+            }
+            let woken = matches!(arrival, Arrival::Woken { .. });
             queue.admit(entity, &mut state, woken);
             drop(state);
             self.publish(&queue);

@@ -150,6 +150,15 @@ impl Hypervisor for Fake {
         Ok(())
     }
 
+    fn rate_limit(&mut self) -> io::Result<u32> {
+        Ok(self.0.borrow().rate_limit)
+    }
+
+    fn set_rate_limit(&mut self, micros: u32) -> io::Result<()> {
+        self.0.borrow_mut().rate_limit = micros;
+        Ok(())
+    }
+
     fn limits(&mut self, domid: u16) -> io::Result<Limits> {
         self.0.borrow_mut().find(domid)?;
         Ok(Limits {

@@ -25,6 +25,7 @@ type Affinity = (BTreeSet<u32>, BTreeSet<u32>);
 pub struct World {
     pub domains: Vec<DomainState>,
     pub shares: BTreeMap<u16, Share>,
+    pub rate_limit: u32,
     pub affinities: BTreeMap<(u16, u32), Affinity>,
     pub nodes: BTreeMap<String, (String, Option<Access>)>,
     pub introduced: BTreeSet<u16>,

@@ -1,8 +1,8 @@
 //! Single operations, without the simulator.
 
-use super::simulator::{bound, weight};
+use super::simulator::{MILLISECOND, bound, weight};
 use crate::id::{CpuId, DomainId, VcpuId};
-use crate::schedule::{Affinity, CpuSet, Domain, Error, Handle, Scheduler};
+use crate::schedule::{Affinity, CpuSet, Domain, Error, Handle, RateLimit, Scheduler};
 use std::sync::Arc;
 
 const CPU: CpuId = CpuId(0);
@@ -65,6 +65,50 @@ fn a_yield_is_of_use_where_somebody_waits() {
     }
     let _ = scheduler.pick(CpuId(1), 50);
     assert!(scheduler.is_waited_for(CPU) && scheduler.is_waited_for(CpuId(1)));
+}
+
+#[test]
+fn who_wakes_another_on_its_own_cpu_may_go_on_for_a_while() {
+    let (scheduler, domain) = machine(1);
+    let [steady, sleeper] = [0, 1].map(|vcpu| add(&scheduler, &domain, vcpu, Affinity::default()));
+    scheduler.wake(&steady, 0);
+    assert_eq!(scheduler.pick(CPU, 0).key(), Some(steady.key()));
+    let limit = RateLimit::default();
+    let none = RateLimit::from_micros(0).expect("no limit");
+    let mut now = 0;
+    for (limit, waker) in [(limit, Some(CPU)), (limit, None), (none, Some(CPU))] {
+        // By then the other may take its place at once.
+        now += 10 * MILLISECOND;
+        scheduler.set_rate_limit(limit);
+        scheduler.wake_by(&sleeper, waker, now);
+        let spared = now + limit.nanos();
+        if waker.is_some() && limit != none {
+            for at in [now, spared - 1] {
+                let decision = scheduler.pick(CPU, at);
+                let expected = (Some(steady.key()), Some(spared));
+                assert_eq!((decision.key(), decision.until), expected);
+            }
+            now = spared;
+        }
+        assert_eq!(scheduler.pick(CPU, now).key(), Some(sleeper.key()));
+        assert!(scheduler.block(CPU, now));
+        assert_eq!(scheduler.pick(CPU, now).key(), Some(steady.key()));
+    }
+}
+
+#[test]
+fn who_wakes_others_again_and_again_loses_its_place_all_the_same() {
+    let (scheduler, domain) = machine(1);
+    let vcpus = [0, 1, 2].map(|vcpu| add(&scheduler, &domain, vcpu, Affinity::default()));
+    let [steady, first, second] = &vcpus;
+    scheduler.wake(steady, 0);
+    assert_eq!(scheduler.pick(CPU, 0).key(), Some(steady.key()));
+    let now = 10 * MILLISECOND;
+    scheduler.wake_by(first, Some(CPU), now);
+    let spared = now + RateLimit::default().nanos();
+    scheduler.wake_by(second, Some(CPU), spared - 1);
+    assert_eq!(scheduler.pick(CPU, spared - 1).until, Some(spared));
+    assert_ne!(scheduler.pick(CPU, spared).key(), Some(steady.key()));
 }
 
 #[test]
