@@ -71,8 +71,12 @@ impl VcpuShared {
             }
             self.snapshot.is_given.store(true, Ordering::Release);
         }
-        // What was taken before is old.
+        // What was taken before is old, and what was asked of it before counts no more. Its domain rests until this is done; once it
+        // runs, another of its vCPUs may start this one before the state has been loaded.
         self.snapshot.taken.lock().take();
+        self.take_start_up();
+        self.take_switch();
+        self.take_context();
         self.set_up(has_registers);
         self.kick();
     }
@@ -144,14 +148,11 @@ fn take<H: Vcpu>(vcpu: &mut Running<H>) -> Saved {
     }
 }
 
-/// What the vCPU was about to do, or to wait for, is over.
+/// What the vCPU was about to do, or to wait for, is over; not what was asked of it since the state was given.
 fn load<H: Vcpu>(vcpu: &mut Running<H>, context: VcpuContext) {
     vcpu.start = None;
     vcpu.yields = false;
     let shared = vcpu.shared();
-    shared.take_start_up();
-    shared.take_switch();
-    shared.take_context();
     shared.poll_deadline.clear();
     vcpu.domain.events.end_poll(shared.id);
     match &context.cpu {
