@@ -17,6 +17,7 @@ const NO_HOST: &str = "no host with nested VT-x has run it yet";
 
 /// The start of the names of tests that take so long that a run of all tests leaves them out. A word that is in their names runs them.
 const LONG: &[(&str, &str)] = &[
+    ("bochs::disks::files_and_devices", ASK_FOR_IT),
     ("bochs::networks", ASK_FOR_IT),
     ("bochs::pairings", ASK_FOR_IT),
 ];
