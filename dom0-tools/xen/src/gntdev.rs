@@ -163,14 +163,6 @@ impl<'a> CopyBatch<'a> {
         }
     }
 
-    /// An empty batch with room for so many copies.
-    pub fn with_capacity(count: usize) -> Self {
-        Self {
-            segments: Vec::with_capacity(count),
-            buffers: PhantomData,
-        }
-    }
-
     /// Adds a copy out of a granted page.
     ///
     /// # Panics
@@ -345,7 +337,7 @@ mod tests {
         };
         let (mut to, from) = ([0; 512], [1; 1024]);
         let (to_address, from_address) = (to.as_ptr() as u64, from.as_ptr() as u64);
-        let mut batch = CopyBatch::with_capacity(2);
+        let mut batch = CopyBatch::new();
         batch.from_grant(part, &mut to);
         batch.to_grant(&from, part);
         let [first, second] = batch.segments[..] else {

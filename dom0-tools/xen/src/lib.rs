@@ -32,10 +32,7 @@ pub const DOMID_SELF: u16 = 0x7FF0;
 /// First number that is no domain's (`DOMID_FIRST_RESERVED`).
 pub const DOMID_FIRST_RESERVED: u16 = 0x7FF0;
 
-/// The CPU's time-stamp counter: for short spans, where a clock in seconds says nothing about what a CPU could do meanwhile.
-pub fn ticks() -> u64 {
-    sys::ticks()
-}
+pub use sys::ticks;
 
 /// Checks size and offsets against the tables made from the public headers.
 macro_rules! layout {
