@@ -63,30 +63,43 @@ struct Granted {
     gfn: u64,
 }
 
+/// A use of an entry.
+#[derive(Clone, Copy)]
+struct Use {
+    grant: u32,
+    access: Access,
+    who: u16,
+    /// What the entry was when the first of its uses began.
+    entry: Granted,
+    /// Whether it gave a part of a page then: a change of version does not make a part whole.
+    part: bool,
+}
+
 #[derive(Default)]
 struct Model {
     granted: BTreeMap<u32, Granted>,
-    /// Uses, and what the entry was when the first of its uses began.
-    uses: Vec<(u32, Access, u16, Granted)>,
+    uses: Vec<Use>,
     version: u32,
 }
 
 impl Model {
-    fn uses_of(&self, grant: u32) -> impl Iterator<Item = &(u32, Access, u16, Granted)> {
-        self.uses.iter().filter(move |one| one.0 == grant)
+    fn uses_of(&self, grant: u32) -> impl Iterator<Item = &Use> {
+        self.uses.iter().filter(move |one| one.grant == grant)
     }
 
     fn writes(&self, grant: u32) -> bool {
-        self.uses_of(grant).any(|one| one.1.write)
+        self.uses_of(grant).any(|one| one.access.write)
     }
 
     fn pin(&mut self, grant: u32, ask: &Ask) -> Result<(), Status> {
         let now = self.granted.get(&grant).copied().unwrap_or_default();
-        let first = self.uses_of(grant).next().map(|one| (one.2, one.3));
+        let first = self.uses_of(grant).next().copied();
         let general = Err(Status::GeneralError);
-        let entry = first.map_or(now, |(_, entry)| entry);
+        let entry = first.map_or(now, |one| one.entry);
         let in_version_2 = self.version == 2;
-        let part = in_version_2 && entry.flags & layout::SUB_PAGE != 0;
+        let part = first.map_or(in_version_2 && entry.flags & layout::SUB_PAGE != 0, |one| {
+            one.part
+        });
         let via = entry.flags & layout::TYPE == layout::TRANSITIVE;
         let usable = match ask.purpose {
             // Version 1 knows no parts, but does not map what claims to be one.
@@ -98,13 +111,13 @@ impl Model {
             Purpose::CopyVia => !via,
         };
         match first {
-            Some((who, _)) => {
+            Some(one) => {
                 let full = self
                     .uses_of(grant)
-                    .filter(|one| one.1 == ask.access)
+                    .filter(|one| one.access == ask.access)
                     .count()
                     >= 128;
-                if who != ask.who.0 || full || !usable {
+                if one.who != ask.who.0 || full || !usable {
                     return general;
                 }
             }
@@ -124,7 +137,13 @@ impl Model {
         if first.is_none() && !via && entry.gfn >= MEMORY {
             return Err(Status::BadPage);
         }
-        self.uses.push((grant, ask.access, ask.who.0, entry));
+        self.uses.push(Use {
+            grant,
+            access: ask.access,
+            who: ask.who.0,
+            entry,
+            part,
+        });
         Ok(())
     }
 }
@@ -189,12 +208,17 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(got.map(|_| ()), expected);
                 if let (Ok(Content::Page { gfn, frame, .. }), Some(one)) = (got, model.uses.last())
                 {
-                    prop_assert_eq!((gfn, frame), (Gfn(one.3.gfn), Mfn(one.3.gfn + 100)));
+                    prop_assert_eq!((gfn, frame), (Gfn(one.entry.gfn), Mfn(one.entry.gfn + 100)));
                 }
             }
             Step::Unpin(which) => {
                 if !model.uses.is_empty() {
-                    let (grant, access, _, entry) = model.uses.remove(which % model.uses.len());
+                    let Use {
+                        grant,
+                        access,
+                        entry,
+                        ..
+                    } = model.uses.remove(which % model.uses.len());
                     let gone = table.unpin(GrantRef(grant), access);
                     let last = model.uses_of(grant).next().is_none();
                     let is_page = entry.flags & layout::TYPE == layout::PERMIT_ACCESS;
@@ -228,7 +252,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 model
                     .uses_of(grant)
                     .next()
-                    .is_some_and(|one| one.3.flags & layout::TYPE == layout::PERMIT_ACCESS)
+                    .is_some_and(|one| one.entry.flags & layout::TYPE == layout::PERMIT_ACCESS)
             })
             .count() as u32;
         prop_assert_eq!(*held.borrow(), pages);
@@ -257,4 +281,16 @@ proptest! {
     fn the_table_agrees_with_the_model(steps in prop::collection::vec(step(), 1..80)) {
         run(steps)?;
     }
+}
+
+#[test]
+fn a_part_stays_a_part_when_the_version_changes() {
+    run(vec![
+        Step::SetVersion(2),
+        Step::Grant(0, layout::PERMIT_ACCESS, layout::SUB_PAGE, 1, 0),
+        Step::Pin(0, 1, false, false, Purpose::Copy),
+        Step::SetVersion(1),
+        Step::Pin(0, 1, false, false, Purpose::Map),
+    ])
+    .expect("the table and the model agree");
 }
