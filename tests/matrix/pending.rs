@@ -6,8 +6,6 @@ const PENDING: &[(&str, &str)] = &[
     ("kvm::", NO_HOST),
     ("bochs::disks::fio_verifies", NOT_RUN),
     ("bochs::disks::thirty_two", NOT_RUN),
-    ("tcg::disks::fio_verifies", NOT_RUN),
-    ("tcg::disks::thirty_two", NOT_RUN),
 ];
 
 const NOT_RUN: &str = "it has not been run to its end there";
