@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod input;
+pub mod journal;
 mod setup;
 mod shell;
 

@@ -187,6 +187,15 @@ impl Running {
         self.emulator.cpu_time()
     }
 
+    /// Stops the emulator, all its threads, while `look` runs; it goes on afterwards, also when `look` panics. Files that it writes to are
+    /// then as a kill at that moment would leave them: what it keeps in its own memory is not in them.
+    ///
+    /// # Errors
+    /// When the emulator has ended, or does not stop: `look` has not run then.
+    pub fn paused<T>(&mut self, look: impl FnOnce() -> T) -> io::Result<T> {
+        self.emulator.paused(look)
+    }
+
     /// Time left of the machine's own limit; `None` where it has none.
     pub fn time_left(&self) -> Option<Duration> {
         self.limit
