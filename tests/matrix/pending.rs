@@ -2,10 +2,7 @@
 //! with their reason at each run; `--include-pending` runs them. An entry of the first kind goes away with the change that makes its test pass.
 
 /// The start of the names of tests, and why they are skipped.
-const PENDING: &[(&str, &str)] = &[
-    ("kvm::", NO_HOST),
-    ("bochs::disks::fio_verifies", NOT_RUN),
-];
+const PENDING: &[(&str, &str)] = &[("kvm::", NO_HOST), ("bochs::disks::fio_verifies", NOT_RUN)];
 
 const NOT_RUN: &str = "it has not been run to its end there";
 
