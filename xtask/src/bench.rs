@@ -81,7 +81,7 @@ const fn compared(name: &'static str, take: fn(&Bench) -> Result<Vec<Row>>) -> M
     }
 }
 
-const MEASUREMENTS: [Measurement; 10] = [
+const MEASUREMENTS: [Measurement; 12] = [
     compared("size of the image", image::measure),
     ours("path lengths, on one CPU", guest::measure_paths),
     ours(
@@ -97,7 +97,15 @@ const MEASUREMENTS: [Measurement; 10] = [
     compared("boot of dom0, and of the same kernel bare", boot::measure),
     compared("domains made and ended by dom0's tools", domain::measure),
     ours("io: disks, our back end against Linux's", io::disks),
+    ours(
+        "io: disks, our back end against Linux's, dom0 on another CPU",
+        io::disks_apart,
+    ),
     ours("io: network cards, our back end against Linux's", io::cards),
+    ours(
+        "io: network cards, our back end against Linux's, dom0 on another CPU",
+        io::cards_apart,
+    ),
 ];
 
 /// Takes all measurements; returns the table that was written.

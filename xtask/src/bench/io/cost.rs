@@ -12,7 +12,9 @@ const OWN: &str = "(oxen) ";
 /// Averages of one operation.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Cost {
-    /// Ticks when somebody ran.
+    /// Ticks that pass; on one CPU without those when nobody ran.
+    pub time: f64,
+    /// Ticks of CPUs when somebody ran.
     pub all: f64,
     /// Of these, in all guests but dom0, their exits' and entries' own instructions included.
     pub guests: f64,
@@ -20,7 +22,7 @@ pub(super) struct Cost {
     pub dom0: f64,
     /// In the hypervisor.
     pub hypervisor: f64,
-    /// Ticks when nobody ran, besides. The programs that are the load sleep now and then, so that this is within their
+    /// Ticks of CPUs when nobody ran, besides. The programs that are the load sleep now and then, so that this is within their
     /// milliseconds, and may be less than nothing.
     pub idle: f64,
     /// Exits of all domains.
@@ -30,8 +32,9 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// The key was pressed thrice, before and after a small load and after a big one; between these are `operations` more.
-    pub fn of(text: &str, operations: u64) -> Result<Self> {
+    /// The key was pressed thrice, before and after a small load and after a big one; between these are `operations` more. The
+    /// machine has so many CPUs.
+    pub fn of(text: &str, operations: u64, cpus: u32) -> Result<Self> {
         let looks: Vec<Counts> = text
             .split_inclusive(END)
             .zip(text.split(END).skip(1))
@@ -45,7 +48,8 @@ impl Cost {
             ((third - second) - (second - first)) / operations as f64
         };
         let idle = more(&|counts| counts.sum(|_, group, _| group == "idle"));
-        let all = more(&|counts| counts.sum(|_, _, name| name == "now")) - idle;
+        let now = more(&|counts| counts.sum(|_, _, name| name == "now"));
+        let all = f64::from(cpus) * now - idle;
         if all <= 0.0 {
             bail!("the bigger load took no longer than the smaller one");
         }
@@ -59,6 +63,7 @@ impl Cost {
             bail!("no time in guest mode is told");
         }
         Ok(Self {
+            time: if cpus == 1 { all } else { now },
             all,
             guests,
             dom0,
@@ -141,8 +146,9 @@ mod tests {
             + &look(2000, 20, 400, 600, 10, 10)
             + "in between\r\n"
             + &look(13_000, 1030, 2600, 3900, 115, 120);
-        let cost = Cost::of(&text, 100).expect("three looks");
+        let cost = Cost::of(&text, 100, 1).expect("three looks");
         let expected = Cost {
+            time: 90.0,
             all: 90.0,
             guests: 30.0,
             dom0: 20.0,
@@ -152,12 +158,20 @@ mod tests {
             grants: 1.0,
         };
         assert_eq!(cost, expected);
+        let apart = Cost::of(&text, 100, 2).expect("three looks");
+        let expected = Cost {
+            time: 100.0,
+            all: 190.0,
+            hypervisor: 140.0,
+            ..expected
+        };
+        assert_eq!(apart, expected);
     }
 
     #[test]
     fn fewer_looks_are_no_answer() {
-        assert!(Cost::of(&look(1, 1, 1, 1, 1, 1), 1).is_err());
-        assert!(Cost::of("", 1).is_err());
+        assert!(Cost::of(&look(1, 1, 1, 1, 1, 1), 1, 1).is_err());
+        assert!(Cost::of("", 1, 1).is_err());
     }
 
     #[test]
