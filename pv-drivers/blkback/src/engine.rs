@@ -138,8 +138,10 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
     /// Waits for something to do, unless there is.
     fn wait(&mut self) -> Result<(), Failure> {
         self.poll().map_err(broken)?;
-        if self.is_idle() && self.uring.submission().is_empty() {
+        if self.is_idle() && self.uring.submission().is_empty() && self.linger.is_due() {
             let queues = &self.queues;
+            // One may have been asked for while the last answer was waited for.
+            queues.iter().for_each(Queue::stay_awake);
             if self.linger.look(|| queues.iter().any(Queue::stirs)) {
                 self.queues.iter_mut().for_each(|queue| queue.awake = true);
                 return Ok(());

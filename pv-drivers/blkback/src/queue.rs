@@ -62,6 +62,11 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
         self.ring.stirs()
     }
 
+    /// Asks the guest for no event until [`Self::sleep`].
+    pub fn stay_awake(&self) {
+        self.ring.stay_awake();
+    }
+
     /// Asks the guest for an event at its next request; where that is in the ring already the queue is awake again.
     ///
     /// # Errors

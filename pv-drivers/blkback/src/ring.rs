@@ -88,6 +88,14 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> DiskRing<M, J> {
         }
     }
 
+    /// Asks for no event until [`Self::sleep`].
+    pub fn stay_awake(&self) {
+        match self {
+            Self::Long(ring) => ring.stay_awake(),
+            Self::Short(ring) => ring.stay_awake(),
+        }
+    }
+
     /// Asks for an event at the next request. True: there is one already.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ fn serve(back: &mut Back, event: &Event, to_front: &Event, got: &mut Vec<u32>) {
             if back.publish() {
                 to_front.send();
             }
+            // It could look for more now.
+            back.stay_awake();
             if !back.sleep().expect("an honest peer") {
                 break;
             }

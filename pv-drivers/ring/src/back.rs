@@ -128,6 +128,12 @@ where
         self.requests.stirs(&self.shared, REQUESTS)
     }
 
+    /// Asks for no event: who looks by itself, see [`Self::stirs`], spares the peer the sending and itself the taking. Ends with
+    /// [`Self::sleep`].
+    pub fn stay_awake(&self) {
+        self.shared.ask_nothing(REQUESTS, self.requests.next);
+    }
+
     /// Asks for an event at the next request. True: there is one already, and perhaps no event.
     ///
     /// # Errors

@@ -116,6 +116,11 @@ impl<M: AsRef<[AtomicU32]>> Shared<M> {
         fence(Ordering::SeqCst);
     }
 
+    /// Asks for no event for what comes behind `consumed`. One may come for all that, from a peer that is just looking.
+    pub fn ask_nothing(&self, lane: Lane, consumed: u32) {
+        self.word(lane.event).store(consumed, Ordering::Relaxed);
+    }
+
     fn entry<const WORDS: usize>(&self, index: u32) -> &[AtomicU32] {
         let start = HEADER + (index & (self.slots - 1)) as usize * self.entry;
         &self.memory.as_ref()[start..][..WORDS]

@@ -62,6 +62,29 @@ fn fields_are_where_the_public_header_has_them() {
 }
 
 #[test]
+fn who_looks_by_itself_is_sent_no_event_until_it_sleeps() {
+    for start in [0, u32::MAX - 1] {
+        let memory = memory(1024);
+        let mut front = Front::starting_at(memory.clone(), start).expect("a page");
+        let mut back = Back::attach(memory, journal()).expect("a page");
+        let mut send = || {
+            front.ask(&[0; 3]).expect("room");
+            front.publish()
+        };
+        assert_eq!(back.sleep(), Ok(false));
+        back.stay_awake();
+        for _ in 0..3 {
+            assert!(!back.stirs());
+            assert!(!send());
+            assert!(back.stirs());
+            back.take().expect("an honest peer");
+        }
+        assert_eq!(back.sleep(), Ok(false));
+        assert!(send());
+    }
+}
+
+#[test]
 fn a_successor_takes_what_has_no_answer() {
     let memory = memory(1024);
     let mut front = Front::new(memory.clone()).expect("a page");
