@@ -13,6 +13,7 @@ use x86_64::registers::model_specific::GsBase;
 use super::MAX_CPUS;
 use super::descriptors::{Descriptors, HostTables};
 use crate::interrupt::{self, local_apic, vectors};
+use crate::time;
 
 /// One CPU's data. Shared fields are atomics; the rest is set before the CPU is published.
 #[repr(C)]
@@ -28,6 +29,8 @@ pub struct PerCpu {
     pub idle: AtomicBool,
     /// Ticks that it has waited with nothing to run.
     idle_ticks: AtomicU64,
+    /// The TSC when it began to wait, while it does; else 0.
+    idle_since: AtomicU64,
     /// Whether the CPU runs a guest or is about to: set before the last look at the map generation.
     pub in_guest: AtomicBool,
     /// Whether what it does was asked for by the vCPU that it runs, in a hypercall.
@@ -60,6 +63,7 @@ impl PerCpu {
             attention: Attention::default(),
             idle: AtomicBool::new(false),
             idle_ticks: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
             in_guest: AtomicBool::new(false),
             is_asked: AtomicBool::new(false),
             entries: AtomicU64::new(0),
@@ -71,9 +75,22 @@ impl PerCpu {
         this
     }
 
-    /// Ticks that it has waited with nothing to run.
+    /// Ticks that it has waited with nothing to run, until now. One that stops waiting at this very moment may seem to have waited less.
     pub fn idle_ticks(&self) -> u64 {
-        self.idle_ticks.load(Ordering::Relaxed)
+        let past = self.idle_ticks.load(Ordering::Relaxed);
+        match self.idle_since.load(Ordering::Relaxed) {
+            0 => past,
+            since => past + time::ticks().saturating_sub(since),
+        }
+    }
+
+    /// Waits as `halt` does, which is counted; only the CPU itself does.
+    pub fn wait(&self, halt: impl FnOnce()) {
+        let start = time::ticks();
+        self.idle_since.store(start, Ordering::Relaxed);
+        halt();
+        self.idle_since.store(0, Ordering::Relaxed);
+        self.add_idle(time::ticks() - start);
     }
 
     /// Counts such; only the CPU itself does.

@@ -10,7 +10,7 @@ pub mod pic;
 pub mod table;
 pub mod vectors;
 
-use crate::{cpu, time};
+use crate::cpu;
 use core::sync::atomic::Ordering;
 
 /// Lets the CPU take what interrupts are pending, and disables them again.
@@ -21,10 +21,8 @@ pub fn window() {
 
 /// Waits for an interrupt, and takes it. The enable and the halt are one step for the CPU, so that nothing is missed.
 pub fn wait() {
-    let start = time::ticks();
     // SAFETY: as for `window`.
-    unsafe { core::arch::asm!("sti", "hlt", "cli", options(nostack)) };
-    cpu::current().add_idle(time::ticks() - start);
+    cpu::current().wait(|| unsafe { core::arch::asm!("sti", "hlt", "cli", options(nostack)) });
 }
 
 /// The host's reaction to an NMI: counted; a CPU that another told to stop stops here.
