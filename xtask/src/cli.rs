@@ -117,7 +117,7 @@ fn with_benched_emulator(mut args: bench::BenchArgs) -> Result<bench::BenchArgs,
 
 /// Makes sure of all emulators that the matrix will use.
 fn with_emulators(mut args: test::TestArgs) -> Result<test::TestArgs, Failure> {
-    if args.host {
+    if !args.uses_machines() {
         return Ok(args);
     }
     if args.qemu.is_none() {

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: the host tests, then the integration matrix on emulated machines.
 
+mod miri;
+
 use std::env;
 use std::error::Error;
 use std::ffi::OsString;
@@ -39,6 +41,9 @@ pub struct TestArgs {
     /// Only the integration matrix
     #[arg(long)]
     pub matrix: bool,
+    /// Only tests of what shares memory with a peer, under Miri, which finds undefined behaviour (toolchain nightly)
+    #[arg(long, conflicts_with_all = ["host", "matrix"])]
+    pub miri: bool,
     /// Also run the tests that are listed as pending
     #[arg(long)]
     pub include_pending: bool,
@@ -53,11 +58,21 @@ pub struct TestArgs {
     pub bochs: Option<PathBuf>,
 }
 
+impl TestArgs {
+    /// Whether machines are to be emulated.
+    pub const fn uses_machines(&self) -> bool {
+        !self.host && !self.miri
+    }
+}
+
 /// Runs both parts, whichever was not left out; the second also when the first failed, so that one run tells everything.
 ///
 /// # Errors
-/// When cargo cannot be started, or a machine was asked for that does not work here.
+/// When cargo cannot be started, or a machine, or Miri, was asked for that does not work here.
 pub fn test(args: &TestArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    if args.miri {
+        return Ok(exit_code(miri::test(args.filter.as_deref())?));
+    }
     let until = args.within.map(|minutes| now() + minutes * 60);
     let mut passed = true;
     if !args.matrix {
@@ -93,11 +108,15 @@ pub fn test(args: &TestArgs) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
         }
         passed &= command.status()?.success();
     }
-    Ok(if passed {
+    Ok(exit_code(passed))
+}
+
+const fn exit_code(passed: bool) -> ExitCode {
+    if passed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// Seconds since the epoch.
@@ -168,6 +187,7 @@ mod tests {
             jobs: 1,
             host: false,
             matrix: false,
+            miri: false,
             include_pending: true,
             within: None,
             qemu: None,

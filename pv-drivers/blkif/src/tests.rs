@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const MOST: u16 = 256;
+/// Segments of a property test: Miri takes its time.
+const SEGMENTS: usize = if cfg!(miri) { 30 } else { 600 };
 
 /// A request's bytes, written down by hand.
 fn words(bytes: &[(usize, &[u8])]) -> [u32; REQUEST_WORDS_64] {
@@ -182,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn segments_survive_the_way(all in prop::collection::vec(a_segment(), 0..600)) {
+    fn segments_survive_the_way(all in prop::collection::vec(a_segment(), 0..SEGMENTS)) {
         let words = all.iter().flat_map(|segment| segment.words());
         let page: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
         let back: Result<Vec<_>, _> = segments(&page).collect();

@@ -31,6 +31,8 @@ mod all_orders;
 mod kills;
 #[cfg(all(test, not(feature = "loom")))]
 mod tests;
+#[cfg(all(test, not(feature = "loom")))]
+mod threads;
 
 use core::fmt;
 
