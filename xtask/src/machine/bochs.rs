@@ -55,6 +55,7 @@ pub(super) fn start(
         .local_addr()
         .map_err(MachineError::io("listen on 127.0.0.1"))?
         .port();
+    remove_locks(machine);
     let config = Config {
         machine,
         iso,
@@ -105,6 +106,16 @@ pub(super) fn start(
     let console =
         Console::new(serial, input, log).map_err(MachineError::io("start the console's thread"))?;
     Ok((emulator, console))
+}
+
+/// Removes the locks beside images that are written to: a Bochs that was killed leaves them, and the next one would refuse the images.
+fn remove_locks(machine: &Machine) {
+    for disk in machine.disks.iter().filter(|disk| disk.keep) {
+        let mut lock = disk.image.clone().into_os_string();
+        lock.push(".lock");
+        // Most often there is none.
+        let _ = fs::remove_file(lock);
+    }
 }
 
 /// Whether Bochs's own log tells of a reset after the one at power-on.
@@ -369,6 +380,24 @@ mod tests {
         assert!(refused(|machine| machine.gdb = true));
         assert!(refused(|machine| machine.nic = Some(Nic::E1000e)));
         assert!(check(&Machine::new(Kind::Bochs)).is_ok());
+    }
+
+    #[test]
+    fn a_lock_that_a_killed_bochs_has_left_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let image = folder.path().join("disk");
+        let lock = folder.path().join("disk.lock");
+        for keep in [false, true] {
+            fs::write(&lock, "").expect("a lock");
+            let mut machine = Machine::new(Kind::Bochs);
+            machine.disks.push(super::super::Disk {
+                bus: DiskBus::Ide,
+                image: image.clone(),
+                keep,
+            });
+            remove_locks(&machine);
+            assert_eq!(lock.exists(), !keep);
+        }
     }
 
     #[test]
