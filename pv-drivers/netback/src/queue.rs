@@ -136,11 +136,16 @@ where
             transmit,
             receive,
         } = &self.ports;
-        let wanted = [(of_sent, *transmit), (of_received, *receive)];
-        let same = of_sent && of_received && transmit == receive;
-        for (_, port) in (wanted.iter().skip(usize::from(same))).filter(|(wanted, _)| *wanted) {
-            (events.notify(*port))
-                .map_err(|error| Failure::Host(format!("event to the guest: {error}")))?;
+        let send = |port| {
+            (events.notify(port))
+                .map_err(|error| Failure::Host(format!("event to the guest: {error}")))
+        };
+        if of_sent {
+            send(*transmit)?;
+        }
+        // The guest may have one port for both.
+        if of_received && !(of_sent && transmit == receive) {
+            send(*receive)?;
         }
         Ok(())
     }
