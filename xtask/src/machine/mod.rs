@@ -59,7 +59,8 @@ pub struct Disk {
     pub bus: DiskBus,
     /// The raw image; its size is a multiple of 512 bytes.
     pub image: PathBuf,
-    /// What the machine writes stays in the image, which no other machine may have meanwhile; else the image is never written to, and changes are thrown away.
+    /// What the machine writes stays in the image, which no other machine may have meanwhile; else the image is never written to, and
+    /// changes are thrown away.
     pub keep: bool,
 }
 
