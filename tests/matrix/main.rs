@@ -101,6 +101,7 @@ fn main() -> ExitCode {
         bad_input::cases,
         isolation::cases,
         registers::cases,
+        power_cut::cases,
         domains::cases,
         hostile::cases,
         grants::cases,
@@ -114,7 +115,6 @@ fn main() -> ExitCode {
         bad_requests::cases,
         kills::cases,
         // Those that take longest: what is short has been run where time runs out.
-        power_cut::cases,
         disks::cases,
         disks::fio::cases,
         debian::cases,
