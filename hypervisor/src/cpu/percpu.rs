@@ -84,6 +84,11 @@ impl PerCpu {
         }
     }
 
+    /// Counts such; only the CPU itself does.
+    pub fn add_idle(&self, ticks: u64) {
+        self.idle_ticks.fetch_add(ticks, Ordering::Relaxed);
+    }
+
     /// Waits as `halt` does, which is counted; only the CPU itself does.
     pub fn wait(&self, halt: impl FnOnce()) {
         let start = time::ticks();
@@ -91,11 +96,6 @@ impl PerCpu {
         halt();
         self.idle_since.store(0, Ordering::Relaxed);
         self.add_idle(time::ticks() - start);
-    }
-
-    /// Counts such; only the CPU itself does.
-    pub fn add_idle(&self, ticks: u64) {
-        self.idle_ticks.fetch_add(ticks, Ordering::Relaxed);
     }
 
     /// Loads descriptor tables, interrupt table and GS on the calling CPU, whose data this is.
