@@ -41,7 +41,7 @@ const LIMIT: Duration = Duration::from_secs(1800);
 /// 20 minutes on either emulator.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
-    /// Take only measurements whose name contains this
+    /// Take only the measurement of this name, or else those whose names contain it
     pub filter: Option<String>,
     /// Measure another hypervisor too
     #[arg(long, value_enum)]
@@ -130,8 +130,10 @@ pub fn bench(args: &BenchArgs) -> Result<PathBuf, Box<dyn Error + Send + Sync>> 
     };
     let mut report = Report::default();
     let filter = args.filter.as_deref().unwrap_or_default();
+    let is_whole = MEASUREMENTS.iter().any(|one| one.name == filter);
     let wanted = |measurement: &&Measurement| {
-        measurement.name.contains(filter) && (measurement.compared || xen.is_none())
+        let is_named = measurement.name == filter || !is_whole && measurement.name.contains(filter);
+        is_named && (measurement.compared || xen.is_none())
     };
     for measurement in MEASUREMENTS.iter().filter(wanted) {
         let mut rows = bench.take(measurement)?;
