@@ -121,7 +121,10 @@ impl Bench {
             image: self.image(),
             arguments,
             modules: vec![
-                module(&dom0.kernel, &format!("console=hvc0 {}", boot::QUIET)),
+                module(
+                    &dom0.kernel,
+                    &format!("console=hvc0 {} {}", boot::QUIET, boot::BY_WORDS),
+                ),
                 module(&dom0.initrd, ""),
             ],
         }
