@@ -127,7 +127,7 @@ fn files_and_devices(name: &str, kind: Kind) -> Result<(), Failure> {
 fn used_by_linux(dom0: &mut Dom0, kind: Kind, image: &qcow2::Image) -> Result<(), Failure> {
     dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
-    let disks = "disk=[\"/root/raw,raw,xvda,w\", \"vdev=xvdb,persistent,target=/dev/ram0\", \"format=raw,vdev=xvdc,access=ro,target=/root/fixed\"]";
+    let disks = "disk=[\"vdev=xvda,no-persistent,target=/root/raw\", \"/dev/ram0,raw,xvdb,w\", \"format=raw,vdev=xvdc,access=ro,no-persistent,target=/root/fixed\"]";
     let config = [
         "memory=192",
         "ramdisk=\"/boot/guest/initrd\"",
@@ -317,7 +317,7 @@ fn attacked(dom0: &mut Dom0, kernel: &str) -> Result<(), Failure> {
     for guest in ["honest", "hostile"] {
         let grants = if guest == "honest" { "grants=kept" } else { "" };
         let extra = format!("extra=\"role={guest} {grants}\"");
-        let disk = format!("disk=[\"vdev=xvda,persistent,target=/root/{guest}\"]");
+        let disk = format!("disk=[\"vdev=xvda,target=/root/{guest}\"]");
         checks::create_guest(dom0, guest, kernel, &["memory=64", &extra, &disk])?;
     }
     checks::says(dom0, "hostile", "attacks are over")?;

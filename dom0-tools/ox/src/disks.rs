@@ -129,7 +129,7 @@ impl<'a> Disk<'a> {
                 "discard-enable",
                 flag(spec.discard.unwrap_or(!spec.read_only)),
             ),
-            ("persistent-enable", flag(spec.persistent.unwrap_or(false))),
+            ("persistent-enable", flag(spec.persistent.unwrap_or(true))),
             ("direct-io-safe", flag(spec.direct_io_safe)),
         ];
         if let Some(device) = self.block_device.filter(|_| self.server == Server::Kernel) {

@@ -4,7 +4,7 @@
 //! enough: a guest that goes around more pages than these shall not have one mapped for each request. What is not mapped is copied by
 //! the hypervisor, as without the feature.
 
-use std::collections::BTreeMap;
+use hashbrown::HashMap;
 
 /// Pages of a disk that stay mapped at most: what Linux's back end keeps of a ring (its parameter `max_persistent_grants`).
 pub const MOST: usize = 1056;
@@ -14,7 +14,7 @@ const PATIENCE: u64 = 4 * MOST as u64;
 /// The mapped pages; `P` unmaps itself when it is dropped.
 #[derive(Debug)]
 pub struct Kept<P> {
-    pages: BTreeMap<u32, Page<P>>,
+    pages: HashMap<u32, Page<P>>,
     /// Uses so far.
     uses: u64,
     /// No page is out of use before so many.
@@ -30,7 +30,7 @@ struct Page<P> {
 impl<P> Default for Kept<P> {
     fn default() -> Self {
         Self {
-            pages: BTreeMap::new(),
+            pages: HashMap::new(),
             uses: 0,
             full_until: 0,
         }

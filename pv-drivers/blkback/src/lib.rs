@@ -14,8 +14,9 @@
 //! * [`formatted`]: images that do not hold their sectors one after the other.
 //!
 //! Data is copied, and what the guest has granted is never given to a device: without an IOMMU a device must not be given pages that
-//! dom0 has mapped from a guest, as their addresses are not the machine's. So grants that the guest keeps (`feature-persistent`) save a
-//! call of the hypervisor and no copy, and cost Linux's front end one more: they are offered where the disk's configuration says so.
+//! dom0 has mapped from a guest, as their addresses are not the machine's. So grants that the guest keeps (`feature-persistent`) save no
+//! copy, and cost Linux's front end one more; they are offered nevertheless, for the hypervisor's copy of a page, with all that is checked
+//! on the way to it, costs several of a process's own.
 //!
 //! Responses go out in the order of the requests. What has no response when a worker dies is thus a run of whole requests, which its
 //! successor does again: reads, writes and discards have the same outcome when they are done twice, and no later request has been

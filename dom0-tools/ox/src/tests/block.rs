@@ -47,7 +47,7 @@ fn a_domain_is_created_with_its_disks() {
     let files = Files::new("");
     let image = image(&files);
     let disks = format!(
-        "disk=['{image},raw,xvda,w', 'vdev=xvdb,access=ro,untrusted,persistent,target={image}']"
+        "disk=['{image},raw,xvda,w', 'vdev=xvdb,access=ro,untrusted,no-persistent,target={image}']"
     );
     ok(&host, &["create", &files.config(), &disks]);
     let world = host.0.borrow();
@@ -71,12 +71,12 @@ fn a_domain_is_created_with_its_disks() {
         (format!("{BACK}/1/51728/mode"), "r", Access::GuestReads(1)),
         (
             format!("{back}/persistent-enable"),
-            "0",
+            "1",
             Access::GuestReads(1),
         ),
         (
             format!("{BACK}/1/51728/persistent-enable"),
-            "1",
+            "0",
             Access::GuestReads(1),
         ),
         (
