@@ -6,7 +6,8 @@
 //! * [`nodes`]: reading what the two ends have written, with errors that name the node;
 //! * [`manager`]: the loop that watches the devices of one kind and tells a [`Driver`] when to serve which;
 //! * [`worker`]: a process for each device that is served, so that one guest's device is nobody else's trouble;
-//! * [`journal`]: what a worker that is killed leaves to the next one.
+//! * [`journal`]: what a worker that is killed leaves to the next one;
+//! * [`linger`]: when a worker looks for more before it sleeps.
 //!
 //! A driver says what it offers and how it serves; all else is here. The manager and its workers may be killed at any time: all that they
 //! know is what xenstore says and what the journals hold, and who starts again goes on from there.
@@ -14,6 +15,7 @@
 
 pub mod device;
 pub mod journal;
+pub mod linger;
 pub mod manager;
 pub mod nodes;
 pub mod state;
@@ -27,6 +29,7 @@ use thiserror::Error;
 
 pub use device::DeviceId;
 pub use journal::{Journal, Journals};
+pub use linger::Linger;
 pub use manager::Manager;
 pub use nodes::{Ends, Nodes};
 pub use state::State;

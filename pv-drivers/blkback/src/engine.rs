@@ -8,13 +8,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 
 use io_uring::{IoUring, cqueue, opcode, register::Restriction, squeue, types};
-use oxen_backend::Failure;
+use oxen_backend::{Failure, Linger};
 
 use crate::buffer::Pool;
 use crate::guest::Guest;
 use crate::image::{Act, Image};
 use crate::job::{Job, Stage};
-use crate::linger::Linger;
 use crate::queue::Queue;
 
 /// Entries of the submission queue: what is more goes in several parts.

@@ -9,7 +9,6 @@
 //! * [`job`]: one request on its way;
 //! * [`queue`]: the requests of one ring, in order;
 //! * [`engine`]: the loop around io_uring;
-//! * [`linger`]: when it looks for more before it sleeps;
 //! * [`image`]: what is behind a disk;
 //! * [`formatted`]: images that do not hold their sectors one after the other.
 //!
@@ -31,7 +30,6 @@ pub mod guest;
 pub mod image;
 pub mod job;
 pub mod kept;
-pub mod linger;
 pub mod queue;
 pub mod ring;
 pub mod worker;

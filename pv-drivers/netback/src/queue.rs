@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use oxen_backend::Failure;
+use oxen_backend::{Failure, Linger};
 use oxen_netif::PAGE;
 use oxen_ring::journal_words;
 use oxen_xen::evtchn::EventChannels;
@@ -57,6 +57,8 @@ pub struct Queue<M, J, P, I> {
     pub credit: Option<Arc<Mutex<Credit>>>,
     /// Whether the guest tells when it has given pages.
     pub tells: bool,
+    /// Whether to look for the guest's answer.
+    pub linger: Linger,
 }
 
 /// What there is to wait for.
@@ -117,8 +119,14 @@ where
         if sent.full || received.end == End::Busy {
             return Ok(None);
         }
-        // What has come since is seen here, or waited for.
         let starved = received.end == End::Starved;
+        if received.packets > 0 && no_credit.is_none() && self.linger.is_due() {
+            self.transmit.stay_awake();
+            if self.linger.look(|| self.transmit.stirs()) {
+                return Ok(None);
+            }
+        }
+        // What has come since is seen here, or waited for.
         if (no_credit.is_none() && self.transmit.sleep()?) || (starved && self.receive.sleep()?) {
             return Ok(None);
         }

@@ -133,6 +133,16 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         })
     }
 
+    /// Whether there seems to be something to take, without asking for an event.
+    pub fn stirs(&self) -> bool {
+        self.ring.stirs()
+    }
+
+    /// Asks for no event until [`Transmit::sleep`].
+    pub fn stay_awake(&self) {
+        self.ring.stay_awake();
+    }
+
     /// Asks for an event. True: there is something to take already.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oxen_backend::{DeviceId, Failure, Journal, Journals};
+use oxen_backend::{DeviceId, Failure, Journal, Journals, Linger};
 use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::{GrantMapping, Grants};
@@ -106,6 +106,7 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
             interface,
             credit: credit.clone(),
             tells: job.guest.tells,
+            linger: Linger::default(),
         })
     });
     queues.collect()

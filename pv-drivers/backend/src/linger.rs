@@ -1,9 +1,9 @@
 //! How long is looked for the guest's next request before an event is waited for.
 //!
-//! A guest with one request at a time has the next one soon after its answer. An event for it costs a call of the hypervisor on the
-//! guest's side, and an interrupt and a few system calls here: more than to look for it meanwhile. How long that may take is counted in
-//! the CPU's own ticks, as what it saves is. Where a look was in vain, because the guest has nothing more to do or waits for the very CPU
-//! that looks, the next ones are left out: one, then three, at last [`MOST_LEFT_OUT`].
+//! A guest with one request at a time has the next one soon after its answer, and answers soon what it is sent. An event for it costs a
+//! call of the hypervisor on the guest's side, and an interrupt and a few system calls here: more than to look for it meanwhile. How long
+//! that may take is counted in the CPU's own ticks, as what it saves is. Where a look was in vain, because the guest has nothing more to
+//! do or waits for the very CPU that looks, the next ones are left out: one, then three, at last [`MOST_LEFT_OUT`].
 
 /// Ticks that a look takes at most: about what an event costs.
 const PATIENCE: u64 = 40_000;
