@@ -83,7 +83,8 @@ fn come_and_go(dom0: &mut Dom0) -> Result<(), Failure> {
         DISKS - 1
     ))?;
     let config = [
-        "memory=192",
+        // Its front end has pages at hand for all that a ring can hold, 4 MiB a disk, where it may keep its grants.
+        "memory=384",
         "ramdisk=\"/boot/guest/initrd\"",
         "extra=\"console=hvc0 cryptomgr.notests\"",
         "disk=[\"/root/disk0,raw,xvda,w\"]",
