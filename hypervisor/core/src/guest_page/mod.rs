@@ -21,6 +21,9 @@ impl GuestPage {
             match part.len() {
                 WORD => part.copy_from_slice(&self.u64(at).load(Ordering::Relaxed).to_le_bytes()),
                 HALF => part.copy_from_slice(&self.u32(at).load(Ordering::Relaxed).to_le_bytes()),
+                QUARTER => {
+                    part.copy_from_slice(&self.u16(at).load(Ordering::Relaxed).to_le_bytes())
+                }
                 _ => part[0] = self.u8(at).load(Ordering::Relaxed),
             }
         });
@@ -36,6 +39,9 @@ impl GuestPage {
             } else if let Ok(half) = part.try_into() {
                 self.u32(at)
                     .store(u32::from_le_bytes(half), Ordering::Relaxed);
+            } else if let Ok(quarter) = part.try_into() {
+                self.u16(at)
+                    .store(u16::from_le_bytes(quarter), Ordering::Relaxed);
             } else {
                 self.u8(at).store(part[0], Ordering::Relaxed);
             }
@@ -52,8 +58,9 @@ impl GuestPage {
 
 const WORD: usize = size_of::<u64>();
 const HALF: usize = size_of::<u32>();
+const QUARTER: usize = size_of::<u16>();
 
-/// Splits a range of a page into aligned words, and halves and bytes before and behind them: `each` gets the offset in the page and
+/// Splits a range of a page into aligned words, and halves, quarters and bytes before and behind them: `each` gets the offset in the page and
 /// the range of the buffer.
 fn pieces(offset: usize, len: usize, mut each: impl FnMut(usize, core::ops::Range<usize>)) {
     assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset);
@@ -65,6 +72,8 @@ fn pieces(offset: usize, len: usize, mut each: impl FnMut(usize, core::ops::Rang
             WORD
         } else if fits(HALF) {
             HALF
+        } else if fits(QUARTER) {
+            QUARTER
         } else {
             1
         };

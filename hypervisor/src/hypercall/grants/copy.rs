@@ -23,7 +23,7 @@ use crate::virt::Vcpu;
 type Element = Argument<{ layout::SIZE }>;
 
 /// Elements whose place in the caller's memory is looked up together: that costs as much as a copy.
-const BATCH: usize = 8;
+const BATCH: usize = 16;
 
 /// How the caller lays elements out.
 struct Layout {
