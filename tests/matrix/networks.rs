@@ -238,7 +238,7 @@ fn sixteen(dom0: &mut Dom0) -> Result<(), Failure> {
             "for i in {numbers}; do kind=ox; [ $i != 7 ] || kind=kernel; ox network-attach two mac=00:16:3e:00:01:$(printf %02x $i),type=$kind || break; done"
         ))?;
         dom0.run(&format!(
-            "within 60 '[ $(ox network-list two | grep -c connected) = {} ]' || {{ ox network-list two; false; }}",
+            "within 60 '[ $(ox network-list two | grep -c connected) = {} ]' 2>/dev/null || {{ ox network-list two; tail -n 40 $(log two); false; }}",
             MORE + 1
         ))?;
         if round == 0 {
@@ -247,7 +247,7 @@ fn sixteen(dom0: &mut Dom0) -> Result<(), Failure> {
         dom0.run(&format!(
             "for i in {numbers}; do ox network-detach two $i || break; done"
         ))?;
-        dom0.run("within 60 '[ $(ox network-list two | grep -c 00:16) = 1 ]'")?;
+        dom0.run("within 60 '[ $(ox network-list two | grep -c 00:16) = 1 ]' 2>/dev/null || { ox network-list two; tail -n 40 $(log two); false; }")?;
     }
     dom0.run("in_guest two '! ip link show eth1'")?;
     let disturbed = dom0.run("touch /run/stop; wait; cat /run/loader")?;
