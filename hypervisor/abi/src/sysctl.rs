@@ -59,6 +59,8 @@ pub mod scheduler {
     pub const COMMAND: usize = 8;
     /// How long a vCPU goes on before one that wakes takes its place, in microseconds; 0 for no such time.
     pub const RATE_LIMIT: usize = 16;
+    /// Least and greatest limit in microseconds; 0 is none at all (`XEN_SYSCTL_SCHED_RATELIMIT_MIN` and `MAX`).
+    pub const RATE_LIMITS: core::ops::RangeInclusive<u32> = 100..=500_000;
 }
 
 /// The number of the credit2 scheduler, whose parameters (weight and cap) ours has.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use oxen_abi::sysctl::scheduler::RATE_LIMITS;
 
 /// Arguments of `create`.
 #[derive(Debug, Args)]
@@ -131,8 +132,9 @@ pub struct Share {
 
 fn rate_limit(text: &str) -> Result<u32, String> {
     let number = text.parse().ok();
-    let allowed = |micros: &u32| *micros == 0 || (100..=500_000).contains(micros);
-    (number.filter(allowed)).ok_or_else(|| "neither 0 nor from 100 to 500000".to_owned())
+    let allowed = |micros: &u32| *micros == 0 || RATE_LIMITS.contains(micros);
+    let (least, most) = (RATE_LIMITS.start(), RATE_LIMITS.end());
+    (number.filter(allowed)).ok_or_else(|| format!("neither 0 nor from {least} to {most}"))
 }
 
 /// Arguments of `mem-set` and `mem-max`.

@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use oxen_abi::sysctl::scheduler::RATE_LIMITS;
+
 /// How long a vCPU runs on that wakes another on its own CPU, before that one may take its place.
 ///
 /// One that loses it at once has its work cut into pieces: a back end would answer one request at a time, and its guest ask for one. Xen's
@@ -16,12 +18,9 @@ impl Default for RateLimit {
 }
 
 impl RateLimit {
-    /// Least and greatest limit in microseconds (`XEN_SYSCTL_SCHED_RATELIMIT_MIN` and `MAX`, `public/sysctl.h`).
-    const BOUNDS: core::ops::RangeInclusive<u32> = 100..=500_000;
-
     /// So many microseconds, 0 for no limit; `None` outside of Xen's bounds.
     pub fn from_micros(micros: u32) -> Option<Self> {
-        (micros == 0 || Self::BOUNDS.contains(&micros)).then_some(Self(micros))
+        (micros == 0 || RATE_LIMITS.contains(&micros)).then_some(Self(micros))
     }
 
     /// In microseconds.
