@@ -185,7 +185,7 @@ fn show_log() {
 }
 
 fn show_memory() {
-    let (free, total) = frames::usage();
+    let (free, total) = (frames::free_count(), frames::total_count());
     let (used, left) = heap::small_usage();
     console::print(format_args!(
         "{} of {} KiB free; small heap: {used} bytes used, {left} free\n",

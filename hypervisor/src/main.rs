@@ -251,7 +251,7 @@ fn run<B: Backend>(options: &Options, loaded: &Loaded, plan: memory_plan::Plan) 
 
 /// Says who has the RAM: what is neither dom0's nor free is what the hypervisor itself takes.
 fn log_memory(ram: u64, domain: &Domain) {
-    let free = memory::frames::usage().0 << 12;
+    let free = memory::frames::free_count() << 12;
     let own = domain.own.lock().total();
     log::info!(
         "RAM: {} KiB, dom0 with {} vCPUs has {} KiB, {} KiB are left for guests, the hypervisor keeps {} KiB",

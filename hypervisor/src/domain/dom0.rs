@@ -120,8 +120,7 @@ fn load_segments(kernel: &PvhKernel<'_>) {
 fn choose_memory(plan: &Plan<'_>) -> RangeSet {
     let mut own = plan.reserved.clone();
     let kept = own.total();
-    let (free, _) = frames::usage();
-    let available = kept + free * PAGE_SIZE as u64;
+    let available = kept + frames::free_count() * PAGE_SIZE as u64;
     let quota = match plan.memory {
         Some(asked) if asked > available => stop::refuse_boot(format_args!(
             "dom0_mem={}M is more than the {}M that this machine has free; give less",

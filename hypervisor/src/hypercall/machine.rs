@@ -107,7 +107,7 @@ pub fn nodes<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let mut argument = Argument::<24>::read(vcpu, body)?;
     let (most, memory, distances) = (argument.u32(0), argument.u64(8), argument.u64(16));
     if most > 0 && memory != 0 {
-        let (free, total) = (frames::usage().0, frames::of_machine());
+        let (free, total) = (frames::free_count(), frames::of_machine());
         let mut entry = [0; MEMORY_NODE as usize];
         entry[..8].copy_from_slice(&(total << 12).to_le_bytes());
         entry[8..].copy_from_slice(&(free << 12).to_le_bytes());

@@ -45,7 +45,7 @@ impl<H: Vcpu> Table<H> {
         (cmd::SCHEDULER_OP, scheduling::machine_parameters),
         (cmd::GET_DOMAIN_INFO_LIST, list_domains),
         (cmd::AVAIL_HEAP, |vcpu, body| {
-            let free = frames::usage().0 << 12;
+            let free = frames::free_count() << 12;
             write_bytes(vcpu, body.wrapping_add(16), &free.to_le_bytes()).map(|()| 0)
         }),
     ];
@@ -61,7 +61,7 @@ pub fn sysctl<H: Vcpu>(vcpu: &mut Running<H>, &[pointer, ..]: &Arguments) -> Out
 
 fn describe_machine<H: Vcpu>(vcpu: &Running<H>, body: u64) -> Outcome {
     let cpus = cpu::percpu::all().count() as u32;
-    let (free, total) = (frames::usage().0, frames::of_machine());
+    let (free, total) = (frames::free_count(), frames::of_machine());
     let claimed = frames::claimed();
     // Tools take what is to be scrubbed for free beside what is told to be, and what is claimed for a part of the latter.
     let to_scrub = frames::to_scrub().min(free.saturating_sub(claimed));

@@ -110,7 +110,7 @@ pub fn free(block: Mfn, order: u32) {
 /// Those of [`Claims::set`].
 pub fn claim(claim: &mut Claim, wanted: u64, owned: u64) -> Result<(), Errno> {
     let mut claims = CLAIMS.lock();
-    claims.set(claim, wanted, owned, usage().0)
+    claims.set(claim, wanted, owned, free_count())
 }
 
 /// Free frames that are kept for someone.
@@ -227,9 +227,14 @@ pub fn allocate_below_4g_zeroed() -> Mfn {
         .expect("no memory left below 4 GiB")
 }
 
-/// Frames free and in all.
-pub fn usage() -> (u64, u64) {
-    with(|frames| (frames.free_frames(), frames.total_frames())).unwrap_or((0, 0))
+/// Free frames.
+pub fn free_count() -> u64 {
+    with(|frames| frames.free_frames()).unwrap_or(0)
+}
+
+/// All frames, free or not.
+pub fn total_count() -> u64 {
+    with(|frames| frames.total_frames()).unwrap_or(0)
 }
 
 /// Free frames that are dirty and to be scrubbed.
