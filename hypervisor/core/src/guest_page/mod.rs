@@ -16,10 +16,40 @@ pub use raw::GuestPage;
 impl GuestPage {
     /// Copies out `into.len()` bytes from `offset`; each byte is read once.
     pub fn read(&self, offset: usize, into: &mut [u8]) {
+        let (before, rest) = into.split_at_mut(head(offset, into.len()));
+        self.read_less(offset, before);
+        if rest.is_empty() {
+            return;
+        }
+        let place = offset + before.len();
+        let (words, after) = rest.as_chunks_mut();
+        let behind = place + WORD * words.len();
+        for (there, word) in self.words(place, words.len()).zip(words) {
+            *word = there.load(Ordering::Relaxed).to_le_bytes();
+        }
+        self.read_less(behind, after);
+    }
+
+    /// Copies `from` to `offset`; each byte is written once.
+    pub fn write(&self, offset: usize, from: &[u8]) {
+        let (before, rest) = from.split_at(head(offset, from.len()));
+        self.write_less(offset, before);
+        if rest.is_empty() {
+            return;
+        }
+        let place = offset + before.len();
+        let (words, after) = rest.as_chunks();
+        for (there, word) in self.words(place, words.len()).zip(words) {
+            there.store(u64::from_le_bytes(*word), Ordering::Relaxed);
+        }
+        self.write_less(place + WORD * words.len(), after);
+    }
+
+    /// Reads less than a word, within one.
+    fn read_less(&self, offset: usize, into: &mut [u8]) {
         pieces(offset, into.len(), |at, range| {
             let part = &mut into[range];
             match part.len() {
-                WORD => part.copy_from_slice(&self.u64(at).load(Ordering::Relaxed).to_le_bytes()),
                 HALF => part.copy_from_slice(&self.u32(at).load(Ordering::Relaxed).to_le_bytes()),
                 QUARTER => {
                     part.copy_from_slice(&self.u16(at).load(Ordering::Relaxed).to_le_bytes())
@@ -29,14 +59,11 @@ impl GuestPage {
         });
     }
 
-    /// Copies `from` to `offset`; each byte is written once.
-    pub fn write(&self, offset: usize, from: &[u8]) {
+    /// Writes less than a word, within one.
+    fn write_less(&self, offset: usize, from: &[u8]) {
         pieces(offset, from.len(), |at, range| {
             let part = &from[range];
-            if let Ok(word) = part.try_into() {
-                self.u64(at)
-                    .store(u64::from_le_bytes(word), Ordering::Relaxed);
-            } else if let Ok(half) = part.try_into() {
+            if let Ok(half) = part.try_into() {
                 self.u32(at)
                     .store(u32::from_le_bytes(half), Ordering::Relaxed);
             } else if let Ok(quarter) = part.try_into() {
@@ -60,17 +87,21 @@ const WORD: usize = size_of::<u64>();
 const HALF: usize = size_of::<u32>();
 const QUARTER: usize = size_of::<u16>();
 
-/// Splits a range of a page into aligned words, and halves, quarters and bytes before and behind them: `each` gets the offset in the page and
-/// the range of the buffer.
-fn pieces(offset: usize, len: usize, mut each: impl FnMut(usize, core::ops::Range<usize>)) {
+/// How many of `len` bytes at `offset` come before the first whole word.
+const fn head(offset: usize, len: usize) -> usize {
     assert!(offset <= PAGE_SIZE && len <= PAGE_SIZE - offset);
+    let before = offset.wrapping_neg() % WORD;
+    if before < len { before } else { len }
+}
+
+/// Splits less than a word into aligned halves, quarters and bytes: `each` gets the offset in the page and the range of the buffer.
+#[inline]
+fn pieces(offset: usize, len: usize, mut each: impl FnMut(usize, core::ops::Range<usize>)) {
     let mut done = 0;
     while done < len {
         let at = offset + done;
         let fits = |size: usize| at.is_multiple_of(size) && len - done >= size;
-        let size = if fits(WORD) {
-            WORD
-        } else if fits(HALF) {
+        let size = if fits(HALF) {
             HALF
         } else if fits(QUARTER) {
             QUARTER

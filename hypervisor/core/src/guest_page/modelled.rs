@@ -49,6 +49,11 @@ impl GuestPage {
         self.write(offset, &bytes);
     }
 
+    /// So many words.
+    pub(super) fn words(&self, offset: usize, count: usize) -> impl Iterator<Item = &AtomicU64> {
+        (0..count).map(move |nth| self.u64(offset + 8 * nth))
+    }
+
     accessor!(u8, AtomicU8);
     accessor!(u16, AtomicU16);
     accessor!(u32, AtomicU32);

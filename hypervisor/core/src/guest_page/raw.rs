@@ -69,6 +69,21 @@ impl GuestPage {
         }
     }
 
+    /// So many words from a multiple of 8 on.
+    pub(super) fn words(&self, offset: usize, count: usize) -> impl Iterator<Item = &AtomicU64> {
+        assert!(
+            offset.is_multiple_of(size_of::<AtomicU64>())
+                && offset <= PAGE_SIZE
+                && count <= (PAGE_SIZE - offset) / size_of::<AtomicU64>()
+        );
+        // SAFETY: they are aligned and inside the page, which `new` was promised is valid for atomic access.
+        let words = unsafe {
+            let first = self.0.cast::<u8>().add(offset).cast::<AtomicU64>();
+            core::slice::from_raw_parts(first.as_ptr(), count)
+        };
+        words.iter()
+    }
+
     accessor!(u8, AtomicU8, "The byte at `offset`.");
     accessor!(u16, AtomicU16, "The 16-bit word at `offset`.");
     accessor!(u32, AtomicU32, "The 32-bit word at `offset`.");
