@@ -160,15 +160,16 @@ impl Kept {
         Self { write, side: None }
     }
 
+    /// In place: what is held is too much to be moved about for each element.
     fn side(&mut self, caller: &Arc<Domain>, place: Place) -> Result<&Side, Status> {
-        let kept = self.side.take().filter(|(kept, _)| kept.is_same(&place));
-        let kept = match kept {
-            Some(kept) => kept,
-            None => {
-                let side = Side::new(caller, &place, self.write)?;
-                (place, side)
-            }
-        };
-        Ok(&self.side.insert(kept).1)
+        if !matches!(&self.side, Some((kept, _)) if kept.is_same(&place)) {
+            self.side = None;
+            let side = Side::new(caller, &place, self.write)?;
+            self.side = Some((place, side));
+        }
+        match &self.side {
+            Some((_, side)) => Ok(side),
+            None => Err(Status::GeneralError),
+        }
     }
 }
