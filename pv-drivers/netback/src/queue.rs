@@ -1,6 +1,7 @@
 //! A pair of rings with their queue of the interface: one thread.
 
 use std::io;
+use std::mem::take;
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,6 +60,8 @@ pub struct Queue<M, J, P, I> {
     pub tells: bool,
     /// Whether to look for the guest's answer.
     pub linger: Linger,
+    /// The guest was given packets, and its answer was not looked for yet.
+    pub gave: bool,
 }
 
 /// What there is to wait for.
@@ -116,11 +119,12 @@ where
             receive::Turn::default()
         };
         self.tell(sent.notify, received.notify)?;
+        self.gave |= received.packets > 0;
         if sent.full || received.end == End::Busy {
             return Ok(None);
         }
         let starved = received.end == End::Starved;
-        if received.packets > 0 && no_credit.is_none() && self.linger.is_due() {
+        if take(&mut self.gave) && no_credit.is_none() && self.linger.is_due() {
             self.transmit.stay_awake();
             if self.linger.look(|| self.transmit.stirs()) {
                 return Ok(None);

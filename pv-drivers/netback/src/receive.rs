@@ -42,7 +42,32 @@ pub struct Receive<M, J> {
     /// Waits, at the arena's beginning, until the guest has given enough pages.
     waiting: Option<Packet>,
     guest: Guest,
+    pace: Pace,
     drops: Drops,
+}
+
+/// How packets come. One that comes by itself is given to the guest before another is looked for: that takes a system call, and the guest
+/// can do something meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// Several at a time.
+    Crowded,
+    /// The last one was alone.
+    Alone,
+    /// One was given, and whether it was alone will be seen.
+    Unknown,
+}
+
+impl Pace {
+    /// After so many packets, behind which there were no more.
+    const fn drained(self, packets: usize) -> Self {
+        match (self, packets) {
+            (Self::Unknown, 0) => Self::Alone,
+            (_, 0) => self,
+            (Self::Unknown, _) | (_, 2..) => Self::Crowded,
+            (_, 1) => Self::Alone,
+        }
+    }
 }
 
 /// A packet in the arena.
@@ -65,7 +90,7 @@ pub enum End {
     Drained,
     /// The guest has not given enough pages for the next packet.
     Starved,
-    /// It was long enough.
+    /// There may be more: it was long enough, or its packet should not wait.
     Busy,
 }
 
@@ -107,6 +132,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
             arena: Arena::new(PAGES),
             waiting: None,
             guest,
+            pace: Pace::Crowded,
             drops,
         })
     }
@@ -122,6 +148,9 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
     ) -> Result<Turn, Failure> {
         let mut packets = Packets::new();
         let end = self.collect(interface, &mut packets)?;
+        if end == End::Drained {
+            self.pace = self.pace.drained(packets.len());
+        }
         let notify = if packets.is_empty() {
             self.ring.publish()
         } else {
@@ -189,6 +218,10 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
             promised = needed;
             used = packet.page + packet.size.div_ceil(PAGE);
             packets.push(packet);
+            if self.pace == Pace::Alone {
+                self.pace = Pace::Unknown;
+                break;
+            }
         }
         Ok(End::Busy)
     }

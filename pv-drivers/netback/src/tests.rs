@@ -350,6 +350,33 @@ fn packets_wait_until_the_guest_gives_pages() {
 
 /// Pages that were taken, and a packet that waits for more, are lost with whoever served; the pages come again.
 #[test]
+fn what_comes_alone_does_not_wait_for_a_look_at_more() {
+    let mut receiver = Receiver::new(ALL);
+    receiver.give(40);
+    let mut turns = |arriving: usize| {
+        let packets = (0..arriving).map(|_| (Header::default(), packet([2; 6], 60)));
+        receiver.wire.arriving.extend(packets);
+        let mut turns = Vec::new();
+        loop {
+            let turn = receiver.turn();
+            turns.push(turn.packets);
+            if turn.end == End::Drained {
+                return turns;
+            }
+        }
+    };
+    // The first is not known to be alone.
+    assert_eq!(turns(1), [1]);
+    assert_eq!(turns(1), [1, 0]);
+    assert_eq!(turns(0), [0]);
+    assert_eq!(turns(3), [1, 2]);
+    assert_eq!(turns(3), [3]);
+    assert_eq!(turns(1), [1]);
+    assert_eq!(turns(2), [1, 1]);
+    assert_eq!(turns(2), [2]);
+}
+
+#[test]
 fn a_successor_gives_the_guest_pages_that_were_not_used() {
     let memory = ring();
     let mut guest = Receiver::new(ALL);

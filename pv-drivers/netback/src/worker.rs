@@ -107,6 +107,7 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
             credit: credit.clone(),
             tells: job.guest.tells,
             linger: Linger::default(),
+            gave: false,
         })
     });
     queues.collect()
