@@ -34,6 +34,7 @@ impl SharedFile {
 }
 
 impl AsRef<[AtomicU32]> for SharedFile {
+    #[inline]
     fn as_ref(&self) -> &[AtomicU32] {
         // SAFETY: mapped, page-aligned, so long, and as long as `self`; this process sees it as atomics only. What another process does
         // to it is as another thread's access to the same words.

@@ -63,6 +63,7 @@ pub unsafe fn ioctl<T>(fd: BorrowedFd<'_>, request: u64, argument: &mut T) -> io
 }
 
 /// The CPU's time-stamp counter: for short spans, where a clock in seconds says nothing about what a CPU could do meanwhile.
+#[inline]
 pub fn ticks() -> u64 {
     // SAFETY: an instruction that every x86-64 CPU has and that Linux lets processes use.
     unsafe { std::arch::x86_64::_rdtsc() }

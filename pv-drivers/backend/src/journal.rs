@@ -33,6 +33,7 @@ pub struct Journal {
 }
 
 impl AsRef<[AtomicU32]> for Journal {
+    #[inline]
     fn as_ref(&self) -> &[AtomicU32] {
         &(*self.file).as_ref()[self.words.clone()]
     }

@@ -43,6 +43,8 @@ pub struct Receive<M, J> {
     waiting: Option<Packet>,
     guest: Guest,
     pace: Pace,
+    /// Of the packets in the arena: memory for them.
+    answers: Vec<Answer>,
     drops: Drops,
 }
 
@@ -106,6 +108,7 @@ pub struct Turn {
 }
 
 /// What a slot of the ring gets.
+#[derive(Debug)]
 enum Answer {
     Data {
         page: Request,
@@ -116,9 +119,6 @@ enum Answer {
     },
     Extra(Gso),
 }
-
-/// A slot for each page of the arena, and one more for each packet that is to be cut.
-type Answers = ArrayVec<Answer, { PAGES + PACKETS }>;
 
 impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
     /// Takes a ring up, with its journal, of a guest that can do so much; what it cannot be given is counted.
@@ -133,6 +133,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
             waiting: None,
             guest,
             pace: Pace::Crowded,
+            answers: Vec::new(),
             drops,
         })
     }
@@ -292,9 +293,9 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
 
     /// Copies packets to the guest's pages and says so. True: send it an event.
     fn deliver(&mut self, pages: &mut impl Pages, packets: &[Packet]) -> Result<bool, Failure> {
-        let answers = self.answers(packets);
+        self.answer(packets);
         let memory = self.arena.bytes();
-        let copies = answers.iter().filter_map(|answer| match *answer {
+        let copies = self.answers.iter().filter_map(|answer| match *answer {
             Answer::Extra(_) => None,
             Answer::Data {
                 page,
@@ -309,8 +310,8 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
         let copied = (pages.store(copies))
             .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;
         let mut copied = copied.iter().copied();
-        for answer in &answers {
-            let words = match *answer {
+        for answer in self.answers.drain(..) {
+            let words = match answer {
                 Answer::Extra(gso) => gso.encode(),
                 Answer::Data {
                     page,
@@ -335,30 +336,27 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
         Ok(self.ring.publish())
     }
 
-    /// What the slots get that the guest has given for packets, in order.
-    fn answers(&mut self, packets: &[Packet]) -> Answers {
-        let mut answers = Answers::new();
+    /// Notes what the slots get that the guest has given for packets, in order.
+    fn answer(&mut self, packets: &[Packet]) {
         for packet in packets {
             let filled = layout(packet.size, packet.checksum, packet.gso);
             // There are as many: they were counted.
             let given = from_fn(|| self.given.pop_front());
-            for (filled, page) in filled.zip(given) {
-                answers.push(match filled {
-                    Filled::Extra(gso) => Answer::Extra(gso),
-                    Filled::Data {
-                        start,
-                        length,
-                        flags,
-                    } => Answer::Data {
-                        page,
-                        start: packet.page * PAGE + start,
-                        length,
-                        flags,
-                    },
-                });
-            }
+            let answers = filled.zip(given).map(|(filled, page)| match filled {
+                Filled::Extra(gso) => Answer::Extra(gso),
+                Filled::Data {
+                    start,
+                    length,
+                    flags,
+                } => Answer::Data {
+                    page,
+                    start: packet.page * PAGE + start,
+                    length,
+                    flags,
+                },
+            });
+            self.answers.extend(answers);
         }
-        answers
     }
 }
 

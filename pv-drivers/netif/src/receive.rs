@@ -107,6 +107,7 @@ pub enum Filled {
 }
 
 /// What the slots of a packet are filled with, in order. `checksum` is what is known of its checksum.
+#[inline]
 pub fn layout(size: usize, checksum: Flags, gso: Option<Gso>) -> impl Iterator<Item = Filled> {
     let data = (0..size.div_ceil(PAGE)).map(move |nth| {
         let start = nth * PAGE;

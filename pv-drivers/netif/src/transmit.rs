@@ -189,6 +189,7 @@ pub struct Packet {
 
 impl Packet {
     /// The responses to all of its slots, in their order.
+    #[inline]
     pub fn responses(&self, status: Status) -> impl Iterator<Item = Response> + '_ {
         let null = Response {
             id: 0,
@@ -239,6 +240,7 @@ impl Assembler {
     ///
     /// # Errors
     /// The peer is broken: nothing that follows can be relied on.
+    #[inline]
     pub fn slot(&mut self, words: [u32; REQUEST]) -> Result<Option<Packet>, Broken> {
         self.next = match self.next {
             Next::First => self.first(Request::decode(words)),
