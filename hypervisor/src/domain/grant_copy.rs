@@ -3,7 +3,6 @@
 
 use alloc::sync::Arc;
 
-use arrayvec::ArrayVec;
 use oxen_abi::grant::Status;
 use oxen_core::address::{Gfn, Mfn};
 use oxen_core::grant::{Access, Ask, Content, End, Purpose, Range};
@@ -48,8 +47,9 @@ enum Held {
         _page: HeldPage,
     },
     Granted {
-        /// The grant, and where it leads to another, that one.
-        _uses: ArrayVec<Use, 2>,
+        _use: Use,
+        /// Where it leads to another grant, that one.
+        _far: Option<Use>,
     },
 }
 
@@ -109,16 +109,15 @@ impl Side {
         who: DomainId,
         write: bool,
     ) -> Result<Self, Status> {
-        let mut uses = ArrayVec::new();
         let (taken, mut content) = take(owner, grant, who, write, Purpose::Copy)?;
-        uses.push(taken);
+        let mut far_taken = None;
         if let Content::Via { domain, grant } = content {
             if domain == owner.id {
                 return Err(Status::GeneralError);
             }
             let far = registry::get(domain).ok_or(Status::GeneralError)?;
-            let (taken, far_content) = take(&far, grant, owner.id, write, Purpose::CopyVia)?;
-            uses.push(taken);
+            let (also, far_content) = take(&far, grant, owner.id, write, Purpose::CopyVia)?;
+            far_taken = Some(also);
             content = far_content;
         }
         let Content::Page {
@@ -133,7 +132,10 @@ impl Side {
         Ok(Self {
             page: guest_page(frame).ok_or(Status::BadPage)?,
             range: Range { offset, length },
-            _held: Held::Granted { _uses: uses },
+            _held: Held::Granted {
+                _use: taken,
+                _far: far_taken,
+            },
         })
     }
 

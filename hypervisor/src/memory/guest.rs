@@ -231,17 +231,30 @@ impl Translated {
         words: impl Iterator<Item = (usize, u16)>,
     ) -> Result<(), Fault> {
         let view = View::new(domain);
+        let there = self.in_first(0);
+        let mut pages = [None; 2];
+        let mut place = |at: usize| {
+            let (page, offset) = if at < there {
+                (&mut pages[0], self.first.page_offset() + at)
+            } else {
+                (&mut pages[1], at - there)
+            };
+            let page = match *page {
+                Some(page) => page,
+                None => *page.insert(self.page(&view, at, true)?),
+            };
+            Ok((page, offset))
+        };
         for (at, word) in words {
-            let bytes = word.to_le_bytes();
-            let (head, tail) = bytes.split_at(self.in_first(at).min(bytes.len()));
-            if !head.is_empty() {
-                let page = self.page(&view, at, true)?;
-                page.write(self.first.page_offset() + at, head);
+            let (page, offset) = place(at)?;
+            if offset.is_multiple_of(size_of::<u16>()) {
+                page.u16(offset).store(word, Ordering::Relaxed);
+                continue;
             }
-            if !tail.is_empty() {
-                let at = at + head.len();
-                let page = self.page(&view, at, true)?;
-                page.write(at - self.in_first(0), tail);
+            // It may be in both pages.
+            for (at, byte) in (at..).zip(word.to_le_bytes()) {
+                let (page, offset) = place(at)?;
+                page.u8(offset).store(byte, Ordering::Relaxed);
             }
         }
         Ok(())

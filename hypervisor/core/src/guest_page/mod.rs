@@ -77,8 +77,8 @@ impl GuestPage {
 
     /// Sets every byte to zero.
     pub fn zero(&self) {
-        for offset in (0..PAGE_SIZE).step_by(8) {
-            self.u64(offset).store(0, Ordering::Relaxed);
+        for word in self.words(0, PAGE_SIZE / WORD) {
+            word.store(0, Ordering::Relaxed);
         }
     }
 }
