@@ -348,7 +348,6 @@ fn packets_wait_until_the_guest_gives_pages() {
     assert_eq!(got, packets);
 }
 
-/// Pages that were taken, and a packet that waits for more, are lost with whoever served; the pages come again.
 #[test]
 fn what_comes_alone_does_not_wait_for_a_look_at_more() {
     let mut receiver = Receiver::new(ALL);
@@ -376,6 +375,7 @@ fn what_comes_alone_does_not_wait_for_a_look_at_more() {
     assert_eq!(turns(2), [2]);
 }
 
+/// Pages that were taken, and a packet that waits for more, are lost with whoever served; the pages come again.
 #[test]
 fn a_successor_gives_the_guest_pages_that_were_not_used() {
     let memory = ring();
