@@ -1,9 +1,10 @@
-//! Copies by the hypervisor between pages of the guest's own, as back ends ask for them by the page and by the array.
+//! Copies by the hypervisor, as back ends ask for them by the page and by the array: between pages of the guest's own, and out of pages
+//! that it grants to itself.
 
 use oxen_abi::grant::{cmd, copy};
 use oxen_abi::numbers;
 use oxen_guest_runtime::hypercall::{self, SELF};
-use oxen_guest_runtime::line;
+use oxen_guest_runtime::{cpu, grants, line};
 
 use crate::measure::{Results, measure};
 
@@ -14,21 +15,35 @@ const TO: u64 = FROM + MOST as u64;
 const MOST: usize = 32;
 const PAGE: u16 = 4096;
 
-/// Measures both.
+/// What a side of a copy names: a frame, or a grant, and the domain whose it is. Those behind it follow.
+type Side = (u64, u16);
+
+/// Measures all.
 pub fn run(results: &mut Results) {
-    results.add("grant copy of a page", measure(pages::<1>));
-    results.add("grant copy of 32 pages", measure(pages::<MOST>));
+    let own = (FROM, SELF);
+    results.add("grant copy of a page", measure(|| pages::<1>(own, 0)));
+    results.add("grant copy of 32 pages", measure(|| pages::<MOST>(own, 0)));
+    let id = cpu::domain();
+    grants::set_up();
+    for nth in 0..MOST as u32 {
+        grants::grant(grants::FIRST + nth, id, (FROM + u64::from(nth)) * 4096);
+    }
+    let granted = (grants::FIRST.into(), id);
+    let copy = || pages::<MOST>(granted, copy::FLAG_SOURCE_GRANT);
+    results.add("grant copy of 32 granted pages", measure(copy));
+    (grants::FIRST..).take(MOST).for_each(grants::revoke);
 }
 
-/// Copies so many whole pages with one call.
-fn pages<const COUNT: usize>() {
+/// Copies so many whole pages with one call, to pages of the guest's own.
+fn pages<const COUNT: usize>(source: Side, flags: u16) {
     let mut elements = [[0_u8; copy::SIZE]; COUNT];
     for (nth, element) in elements.iter_mut().enumerate() {
-        for (side, first) in [(copy::SOURCE, FROM), (copy::DESTINATION, TO)] {
-            let (page, domain) = (side + copy::SIDE_PAGE, side + copy::SIDE_DOMAIN);
+        for (at, (first, domain)) in [(copy::SOURCE, source), (copy::DESTINATION, (TO, SELF))] {
+            let (page, number) = (at + copy::SIDE_PAGE, at + copy::SIDE_DOMAIN);
             element[page..page + 8].copy_from_slice(&(first + nth as u64).to_le_bytes());
-            element[domain..domain + 2].copy_from_slice(&SELF.to_le_bytes());
+            element[number..number + 2].copy_from_slice(&domain.to_le_bytes());
         }
+        element[copy::FLAGS..copy::FLAGS + 2].copy_from_slice(&flags.to_le_bytes());
         element[copy::LENGTH..copy::LENGTH + 2].copy_from_slice(&PAGE.to_le_bytes());
         // What is not overwritten was not done.
         element[copy::STATUS..copy::STATUS + 2].fill(0xFF);

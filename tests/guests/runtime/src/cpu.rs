@@ -135,6 +135,11 @@ pub fn cpuid(leaf: u32) {
     core::hint::black_box(core::arch::x86_64::__cpuid(leaf));
 }
 
+/// This domain's number, as the hypervisor's CPUID leaf 4 has it.
+pub fn domain() -> u16 {
+    core::arch::x86_64::__cpuid_count(oxen_abi::cpuid::BASE + 4, 0).ecx as u16
+}
+
 /// Lets interrupts in, or keeps them out.
 #[inline]
 pub fn interrupts(on: bool) {
