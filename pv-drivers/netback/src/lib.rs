@@ -15,6 +15,7 @@
 //! twice and one to it may be lost, which networks do too; its pages for packets come again.
 #![deny(unsafe_code)]
 
+#[expect(unsafe_code, reason = "advice to the kernel")]
 pub mod arena;
 pub mod credit;
 pub mod driver;

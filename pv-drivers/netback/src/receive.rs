@@ -24,7 +24,7 @@ use crate::vnet::{Checksum, Header};
 /// Packets that are copied with one call.
 const PACKETS: usize = 64;
 /// Pages for them; each begins with one.
-const PAGES: usize = 160;
+pub const PAGES: usize = 160;
 const _: () = assert!(PAGES <= COPIES);
 /// Pages of the largest: 64 KiB and its headers.
 const LARGEST: usize = 17;
@@ -121,15 +121,21 @@ enum Answer {
 }
 
 impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
-    /// Takes a ring up, with its journal, of a guest that can do so much; what it cannot be given is counted.
+    /// Takes a ring up, with its journal and [`PAGES`] for packets, of a guest that can do so much; what it cannot be given is counted.
     ///
     /// # Errors
     /// The memory is no ring, or the journal too small.
-    pub fn attach(memory: M, journal: J, guest: Guest, drops: Drops) -> Result<Self, TooSmall> {
+    pub fn attach(
+        memory: M,
+        journal: J,
+        guest: Guest,
+        drops: Drops,
+        arena: Arena,
+    ) -> Result<Self, TooSmall> {
         Ok(Self {
             ring: BackRing::attach(memory, journal)?,
             given: VecDeque::new(),
-            arena: Arena::new(PAGES),
+            arena,
             waiting: None,
             guest,
             pace: Pace::Crowded,

@@ -12,11 +12,12 @@ use oxen_netif::{PAGE, Status};
 use oxen_ring::FrontRing;
 use proptest::prelude::*;
 
+use crate::arena::Arena;
 use crate::drops::{Drops, Reason};
 use crate::fakes::{Granted, Wire};
 use crate::job::Guest;
-use crate::receive::{End, JOURNAL, Receive};
-use crate::transmit::Transmit;
+use crate::receive::{self, End, JOURNAL, Receive};
+use crate::transmit::{self, Transmit};
 use crate::vnet::{Checksum, Header};
 
 type Memory = Arc<[AtomicU32]>;
@@ -71,7 +72,14 @@ impl Sender {
         let front = FrontRing::new(memory.clone()).expect("room");
         Self {
             front,
-            back: Transmit::attach(memory, journal(), Some(Mac(MAC)), drops()).expect("room"),
+            back: Transmit::attach(
+                memory,
+                journal(),
+                Some(Mac(MAC)),
+                drops(),
+                Arena::new(transmit::PAGES),
+            )
+            .expect("room"),
             pages: Granted::default(),
             wire: Wire::default(),
             next: 100,
@@ -204,7 +212,14 @@ fn a_broken_ring_is_named() {
     // The guest's own index runs away.
     let memory = ring();
     memory[0].store(300, Ordering::Relaxed);
-    guest.back = Transmit::attach(memory, journal(), None, drops()).expect("room");
+    guest.back = Transmit::attach(
+        memory,
+        journal(),
+        None,
+        drops(),
+        Arena::new(transmit::PAGES),
+    )
+    .expect("room");
     let failure = guest.turn().expect_err("no honest guest");
     assert!(
         matches!(&failure, Failure::Guest(text) if text.contains("transmit ring")),
@@ -217,7 +232,14 @@ fn a_successor_sends_what_was_not_answered() {
     let memory = ring();
     let mut guest = Sender::new();
     guest.front = FrontRing::new(memory.clone()).expect("room");
-    guest.back = Transmit::attach(memory.clone(), journal(), None, drops()).expect("room");
+    guest.back = Transmit::attach(
+        memory.clone(),
+        journal(),
+        None,
+        drops(),
+        Arena::new(transmit::PAGES),
+    )
+    .expect("room");
     for _ in 0..3 {
         guest.send(&packet(MAC, 60), &[], false, None);
     }
@@ -226,7 +248,14 @@ fn a_successor_sends_what_was_not_answered() {
     for size in [70, 80] {
         guest.send(&packet(MAC, size), &[50], false, None);
     }
-    guest.back = Transmit::attach(memory, journal(), None, drops()).expect("room");
+    guest.back = Transmit::attach(
+        memory,
+        journal(),
+        None,
+        drops(),
+        Arena::new(transmit::PAGES),
+    )
+    .expect("room");
     assert!(guest.back.sleep().expect("an honest guest"));
     guest.turn().expect("an honest guest");
     let sizes: Vec<usize> = guest.wire.sent.iter().map(|sent| sent.1.len()).collect();
@@ -241,7 +270,14 @@ fn a_successor_tells_the_guest_although_there_is_nothing_to_do() {
     let mut guest = Sender::new();
     guest.front = FrontRing::new(memory.clone()).expect("room");
     for _ in 0..2 {
-        guest.back = Transmit::attach(memory.clone(), journal(), None, drops()).expect("room");
+        guest.back = Transmit::attach(
+            memory.clone(),
+            journal(),
+            None,
+            drops(),
+            Arena::new(transmit::PAGES),
+        )
+        .expect("room");
         let turns = [(); 2].map(|()| guest.turn().expect("an honest guest"));
         assert_eq!(turns.map(|turn| turn.notify), [true, false]);
     }
@@ -265,7 +301,14 @@ impl Receiver {
         let front = FrontRing::new(memory.clone()).expect("room");
         Self {
             front,
-            back: Receive::attach(memory, journal(), guest, drops()).expect("room"),
+            back: Receive::attach(
+                memory,
+                journal(),
+                guest,
+                drops(),
+                Arena::new(receive::PAGES),
+            )
+            .expect("room"),
             pages: Granted::default(),
             wire: Wire::default(),
             given: 0,
@@ -381,7 +424,16 @@ fn a_successor_gives_the_guest_pages_that_were_not_used() {
     let memory = ring();
     let mut guest = Receiver::new(ALL);
     guest.front = FrontRing::new(memory.clone()).expect("room");
-    let attach = || Receive::attach(memory.clone(), journal(), ALL, drops()).expect("room");
+    let attach = || {
+        Receive::attach(
+            memory.clone(),
+            journal(),
+            ALL,
+            drops(),
+            Arena::new(receive::PAGES),
+        )
+        .expect("room")
+    };
     guest.back = attach();
     let arrives = |size| (Header::default(), packet(MAC, size));
     guest.wire.arriving.extend([arrives(60), arrives(20_000)]);

@@ -22,7 +22,7 @@ use crate::vnet::{Checksum, Header};
 /// Packets that are copied with one call.
 const PACKETS: usize = 64;
 /// Pages for their parts, one for each.
-const PAGES: usize = 128;
+pub const PAGES: usize = 128;
 const _: () = assert!(PAGES <= COPIES);
 
 /// Words of the ring's journal.
@@ -51,15 +51,22 @@ pub struct Turn {
 }
 
 impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
-    /// Takes a ring up, with its journal. Without an `own` address packets from any address pass; what does not is counted.
+    /// Takes a ring up, with its journal and [`PAGES`] for packets. Without an `own` address packets from any address pass; what does not
+    /// is counted.
     ///
     /// # Errors
     /// The memory is no ring, or the journal too small.
-    pub fn attach(memory: M, journal: J, own: Option<Mac>, drops: Drops) -> Result<Self, TooSmall> {
+    pub fn attach(
+        memory: M,
+        journal: J,
+        own: Option<Mac>,
+        drops: Drops,
+        arena: Arena,
+    ) -> Result<Self, TooSmall> {
         Ok(Self {
             ring: BackRing::attach(memory, journal)?,
             assembler: Assembler::new(),
-            arena: Arena::new(PAGES),
+            arena,
             own,
             drops,
         })

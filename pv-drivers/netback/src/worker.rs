@@ -14,6 +14,7 @@ use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::{GrantMapping, Grants};
 
+use crate::arena::Arena;
 use crate::credit::Credit;
 use crate::drops::Drops;
 use crate::job::{Events, Job};
@@ -96,11 +97,18 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
         let small = |error| Failure::Host(format!("ring: {error}"));
         let own = job.filter.then_some(job.mac);
         let drops = || Drops::new(format!("domain {}, interface {name}", job.domid));
+        let memory = Arena::new(transmit::PAGES + receive::PAGES).split(transmit::PAGES);
         Ok(Queue {
-            transmit: Transmit::attach(map(queue.transmit)?, journals.0, own, drops())
+            transmit: Transmit::attach(map(queue.transmit)?, journals.0, own, drops(), memory.0)
                 .map_err(small)?,
-            receive: Receive::attach(map(queue.receive)?, journals.1, job.guest, drops())
-                .map_err(small)?,
+            receive: Receive::attach(
+                map(queue.receive)?,
+                journals.1,
+                job.guest,
+                drops(),
+                memory.1,
+            )
+            .map_err(small)?,
             ports: bind(events, job.domid, queue.events)?,
             pages: GuestPages::new(grants, job.domid),
             interface,

@@ -9,12 +9,13 @@ use std::sync::atomic::AtomicU32;
 use oxen_backend::store::Changed;
 use oxen_config::vif::Mac as Address;
 use oxen_frontend::Text;
+use oxen_netback::arena::Arena;
 use oxen_netback::driver;
 use oxen_netback::drops::Drops;
 use oxen_netback::fakes::{Granted, Wire};
 use oxen_netback::job::{self, Events};
-use oxen_netback::receive::{End, Receive};
-use oxen_netback::transmit::Transmit;
+use oxen_netback::receive::{self, End, Receive};
+use oxen_netback::transmit::{self, Transmit};
 use oxen_netback::vnet::{Checksum, Header};
 use oxen_netif::extra::{Gso, GsoKind};
 use oxen_netif::{PAGE, Status};
@@ -251,8 +252,14 @@ impl Sending {
     fn new() -> Self {
         let memory = ring();
         let front = Sender::new(memory.clone()).expect("a page");
-        let back =
-            Transmit::attach(memory, ring(), Some(Address(OWN)), Drops::new("")).expect("a page");
+        let back = Transmit::attach(
+            memory,
+            ring(),
+            Some(Address(OWN)),
+            Drops::new(""),
+            Arena::new(transmit::PAGES),
+        )
+        .expect("a page");
         Self {
             front,
             back,
@@ -389,7 +396,14 @@ impl Receiving {
         let memories = free.iter().map(|grant| (*grant, vec![0; PAGE])).collect();
         Self {
             front: Receiver::new(memory.clone()).expect("a page"),
-            back: Receive::attach(memory, ring(), all, Drops::new("")).expect("a page"),
+            back: Receive::attach(
+                memory,
+                ring(),
+                all,
+                Drops::new(""),
+                Arena::new(receive::PAGES),
+            )
+            .expect("a page"),
             pages: Granted(memories),
             wire: Wire::default(),
             free,
