@@ -20,9 +20,14 @@ pub struct Linger {
 }
 
 impl Linger {
+    /// Whether the next look is not to be left out.
+    pub const fn is_ready(&self) -> bool {
+        self.left_out == 0
+    }
+
     /// Whether to look now, and not to leave it out.
     pub const fn is_due(&mut self) -> bool {
-        let due = self.left_out == 0;
+        let due = self.is_ready();
         self.left_out = self.left_out.saturating_sub(1);
         due
     }

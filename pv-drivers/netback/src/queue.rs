@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::credit::Credit;
 use crate::machine::{Interface, Pages};
 use crate::receive::{self, End, Receive};
-use crate::transmit::Transmit;
+use crate::transmit::{self, Transmit};
 
 /// How often the ring of a guest that never tells is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -62,6 +62,43 @@ pub struct Queue<M, J, P, I> {
     pub linger: Linger,
     /// The guest was given packets, and its answer was not looked for yet.
     pub gave: bool,
+    /// An event that it may not need.
+    pub put_off: PutOff,
+}
+
+/// The event for what the guest has sent, which only lets it reuse its pages.
+///
+/// Where the guest has just been given something, it is woken anyway, and looks at its own ring by itself when it answers. So the event
+/// is put off for the moment for which the answer is looked for: that mostly spares this domain a call of the hypervisor before the
+/// guest gets its packet, and the guest an interrupt.
+#[derive(Debug, Default)]
+pub struct PutOff {
+    /// Turns that it may still wait; 0 if there is none.
+    turns: u8,
+}
+
+impl PutOff {
+    /// Turns that it may wait: that of its packets, and the one that finds no more of what is for the guest.
+    const TURNS: u8 = 2;
+    /// Parts of packets at most for whose pages the guest can wait.
+    const PARTS: usize = 2;
+
+    /// Puts an event off. One that was put off before is the past: the guest has asked for this one since.
+    const fn begin(&mut self) {
+        self.turns = Self::TURNS;
+    }
+
+    /// Another turn has passed. True: it is time to send it, if there is one.
+    const fn pass(&mut self) -> bool {
+        let last = self.turns == 1;
+        self.turns = self.turns.saturating_sub(1);
+        last
+    }
+
+    /// Ends it; whether there was one.
+    const fn end(&mut self) -> bool {
+        core::mem::replace(&mut self.turns, 0) > 0
+    }
 }
 
 /// What there is to wait for.
@@ -118,7 +155,7 @@ where
         } else {
             receive::Turn::default()
         };
-        self.tell(sent.notify, received.notify)?;
+        self.tell(&sent, &received)?;
         self.gave |= received.packets > 0;
         if sent.full || received.end == End::Busy {
             return Ok(None);
@@ -129,6 +166,9 @@ where
             if self.linger.look(|| self.transmit.stirs()) {
                 return Ok(None);
             }
+        }
+        if self.put_off.end() {
+            self.make_up()?;
         }
         // What has come since is seen here, or waited for.
         if (no_credit.is_none() && self.transmit.sleep()?) || (starved && self.receive.sleep()?) {
@@ -141,25 +181,44 @@ where
         }))
     }
 
-    /// Sends the guest its events: together, so that it is woken once.
-    fn tell(&self, of_sent: bool, of_received: bool) -> Result<(), Failure> {
+    /// Sends the guest its events, or puts that for what it has sent off.
+    fn tell(&mut self, sent: &transmit::Turn, received: &receive::Turn) -> Result<(), Failure> {
         let Ports {
-            events,
-            transmit,
-            receive,
-        } = &self.ports;
-        let send = |port| {
-            (events.notify(port))
-                .map_err(|error| Failure::Host(format!("event to the guest: {error}")))
-        };
-        if of_sent {
-            send(*transmit)?;
+            transmit, receive, ..
+        } = self.ports;
+        if received.notify {
+            self.send(receive)?;
+            // It looks at both rings then.
+            if transmit == receive {
+                self.put_off.end();
+                return Ok(());
+            }
         }
-        // The guest may have one port for both.
-        if of_received && !(of_sent && transmit == receive) {
-            send(*receive)?;
+        let is_little = sent.parts <= PutOff::PARTS;
+        if !sent.notify {
+            if self.put_off.pass() {
+                self.make_up()?;
+            }
+        } else if is_little && received.packets == 1 && self.linger.is_ready() {
+            self.put_off.begin();
+        } else {
+            self.put_off.end();
+            self.send(transmit)?;
         }
         Ok(())
+    }
+
+    /// Sends an event that was put off, if the guest still waits for it.
+    fn make_up(&self) -> Result<(), Failure> {
+        if self.transmit.is_awaited() {
+            self.send(self.ports.transmit)?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, port: u32) -> Result<(), Failure> {
+        (self.ports.events.notify(port))
+            .map_err(|error| Failure::Host(format!("event to the guest: {error}")))
     }
 
     /// Waits. Whether packets have arrived then, where that was looked for.
@@ -186,4 +245,24 @@ where
 
 fn locked<T>(credit: &Mutex<Credit>, operation: impl FnOnce(&mut Credit) -> T) -> T {
     operation(&mut credit.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_put_off_for_a_few_turns_only() {
+        let mut put_off = PutOff::default();
+        assert!(!put_off.pass() && !put_off.end());
+        put_off.begin();
+        assert_eq!(
+            [(); 4].map(|()| put_off.pass()),
+            [false, true, false, false]
+        );
+        put_off.begin();
+        put_off.pass();
+        put_off.begin();
+        assert!(!put_off.pass() && put_off.end() && !put_off.end());
+    }
 }

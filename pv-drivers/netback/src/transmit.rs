@@ -44,6 +44,8 @@ pub struct Transmit<M, J> {
 pub struct Turn {
     /// Packets that were taken.
     pub packets: usize,
+    /// Their parts.
+    pub parts: usize,
     /// It ended because they were many, not because there were no more.
     pub full: bool,
     /// Send the guest an event.
@@ -101,6 +103,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         if packets.is_empty() {
             return Ok(Turn {
                 packets: 0,
+                parts: 0,
                 full,
                 notify: self.ring.publish(),
             });
@@ -135,9 +138,15 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         }
         Ok(Turn {
             packets: packets.len(),
+            parts,
             full,
             notify: self.ring.publish(),
         })
+    }
+
+    /// Whether the guest still waits for an event for what it has sent.
+    pub fn is_awaited(&self) -> bool {
+        self.ring.is_awaited()
     }
 
     /// Whether there seems to be something to take, without asking for an event.

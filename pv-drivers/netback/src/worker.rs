@@ -19,7 +19,7 @@ use crate::credit::Credit;
 use crate::drops::Drops;
 use crate::job::{Events, Job};
 use crate::machine::GuestPages;
-use crate::queue::{Ports, Queue};
+use crate::queue::{Ports, PutOff, Queue};
 use crate::receive::{self, Receive};
 use crate::tap;
 use crate::transmit::{self, Transmit};
@@ -116,6 +116,7 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
             tells: job.guest.tells,
             linger: Linger::default(),
             gave: false,
+            put_off: PutOff::default(),
         })
     });
     queues.collect()

@@ -123,6 +123,13 @@ where
         core::mem::take(&mut self.owes_event) || wanted
     }
 
+    /// Whether the peer has asked for an event at a response that it was shown, and has not asked for a later one since: who has put
+    /// the event off need not send it any more where this is false.
+    pub fn is_awaited(&self) -> bool {
+        let event = self.shared.event(RESPONSES);
+        event.wrapping_sub(self.published).cast_signed() <= 0
+    }
+
     /// Whether there seems to be a request, or nonsense, without asking for an event: who looks again and again sleeps later.
     pub fn stirs(&self) -> bool {
         self.requests.stirs(&self.shared, REQUESTS)

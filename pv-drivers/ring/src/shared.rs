@@ -104,8 +104,12 @@ impl<M: AsRef<[AtomicU32]>> Shared<M> {
         // The consumer asks for an event and then looks at the producer's index; here it is the other way round. With both sides' store
         // ordered before their load, one of the two sees the other. What is stored behind this fence is stored behind the index.
         fence(Ordering::SeqCst);
-        let event = self.word(lane.event).load(Ordering::Relaxed);
-        new.wrapping_sub(event) < new.wrapping_sub(old)
+        new.wrapping_sub(self.event(lane)) < new.wrapping_sub(old)
+    }
+
+    /// The index at which the peer wants an event.
+    pub fn event(&self, lane: Lane) -> u32 {
+        self.word(lane.event).load(Ordering::Relaxed)
     }
 
     /// Asks for an event at the next entry behind `consumed`. Whoever sleeps then has looked at [`Self::producer`] again.

@@ -89,6 +89,30 @@ fn who_looks_by_itself_is_sent_no_event_until_it_sleeps() {
 }
 
 #[test]
+fn an_event_that_was_put_off_is_awaited_until_the_peer_asks_for_a_later_one() {
+    for start in [0, u32::MAX - 1] {
+        let memory = memory(1024);
+        let mut front = Front::starting_at(memory.clone(), start).expect("a page");
+        let mut back = Back::attach(memory, journal()).expect("a page");
+        // What an earlier back end may have left is sent.
+        assert!(back.publish());
+        for _ in 0..3 {
+            assert!(!back.is_awaited());
+            front.ask(&[0; 3]).expect("room");
+            let _ = front.publish();
+            back.take().expect("an honest peer");
+            back.respond(&[0]).expect("a request");
+            assert!(!back.is_awaited());
+            assert!(back.publish());
+            assert!(back.is_awaited());
+            front.take().expect("an honest peer");
+            assert!(back.is_awaited());
+            assert_eq!(front.sleep(), Ok(false));
+        }
+    }
+}
+
+#[test]
 fn a_successor_takes_what_has_no_answer() {
     let memory = memory(1024);
     let mut front = Front::new(memory.clone()).expect("a page");
