@@ -13,6 +13,7 @@ use oxen_ring::journal_words;
 use oxen_xen::evtchn::EventChannels;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::thread::sched_yield;
 
 use crate::credit::Credit;
 use crate::machine::{Interface, Pages};
@@ -21,6 +22,9 @@ use crate::transmit::{self, Transmit};
 
 /// How often the ring of a guest that never tells is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Parts of packets at most that are a request or an answer rather than a stream.
+const LITTLE: usize = 2;
 
 /// The ports of a queue, bound to the guest's.
 #[derive(Debug)]
@@ -64,6 +68,8 @@ pub struct Queue<M, J, P, I> {
     pub gave: bool,
     /// An event that it may not need.
     pub put_off: PutOff,
+    /// Whether others go first where it has sent little.
+    pub courtesy: Courtesy,
 }
 
 /// The event for what the guest has sent, which only lets it reuse its pages.
@@ -80,8 +86,6 @@ pub struct PutOff {
 impl PutOff {
     /// Turns that it may wait: that of its packets, and the one that finds no more of what is for the guest.
     const TURNS: u8 = 2;
-    /// Parts of packets at most for whose pages the guest can wait.
-    const PARTS: usize = 2;
 
     /// Puts an event off. One that was put off before is the past: the guest has asked for this one since.
     const fn begin(&mut self) {
@@ -98,6 +102,31 @@ impl PutOff {
     /// Ends it; whether there was one.
     const fn end(&mut self) -> bool {
         core::mem::replace(&mut self.turns, 0) > 0
+    }
+}
+
+/// Others of this domain go first for a while.
+///
+/// What a guest has sent to another guest is in the hands of that one's queue, which may have been at work as this one was woken, and then
+/// waits for this CPU while this one looks for an answer in vain, sends events and goes to sleep. That it is so is seen by such a look.
+#[derive(Debug, Default)]
+pub struct Courtesy {
+    /// How often they still do.
+    times: u8,
+}
+
+impl Courtesy {
+    /// How often others go first until there is another look, in case that it was a guest's slowness.
+    const TIMES: u8 = 63;
+
+    const fn begin(&mut self) {
+        self.times = Self::TIMES;
+    }
+
+    const fn is_due(&mut self) -> bool {
+        let due = self.times > 0;
+        self.times = self.times.saturating_sub(1);
+        due
     }
 }
 
@@ -150,11 +179,19 @@ where
             },
         )?;
         // What is sent may be answered at once: a program of this domain that it wakes runs before this thread goes on.
+        let is_little = (1..=LITTLE).contains(&sent.parts);
+        let yields = is_little && self.courtesy.is_due();
+        if yields {
+            sched_yield();
+        }
         let received = if arrived || sent.packets > 0 || self.receive.waits() {
             self.receive.turn(&mut self.pages, &mut self.interface)?
         } else {
             receive::Turn::default()
         };
+        if is_little && !yields && received.packets == 0 {
+            self.courtesy.begin();
+        }
         self.tell(&sent, &received)?;
         self.gave |= received.packets > 0;
         if sent.full || received.end == End::Busy {
@@ -194,12 +231,11 @@ where
                 return Ok(());
             }
         }
-        let is_little = sent.parts <= PutOff::PARTS;
         if !sent.notify {
             if self.put_off.pass() {
                 self.make_up()?;
             }
-        } else if is_little && received.packets == 1 && self.linger.is_ready() {
+        } else if sent.parts <= LITTLE && received.packets == 1 && self.linger.is_ready() {
             self.put_off.begin();
         } else {
             self.put_off.end();
@@ -250,6 +286,15 @@ fn locked<T>(credit: &Mutex<Credit>, operation: impl FnOnce(&mut Credit) -> T) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_go_first_until_the_next_look() {
+        let mut courtesy = Courtesy::default();
+        assert!(!courtesy.is_due());
+        courtesy.begin();
+        assert!((0..63).all(|_| courtesy.is_due()));
+        assert!(!courtesy.is_due());
+    }
 
     #[test]
     fn an_event_is_put_off_for_a_few_turns_only() {

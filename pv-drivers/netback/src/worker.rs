@@ -19,7 +19,7 @@ use crate::credit::Credit;
 use crate::drops::Drops;
 use crate::job::{Events, Job};
 use crate::machine::GuestPages;
-use crate::queue::{Ports, PutOff, Queue};
+use crate::queue::{Courtesy, Ports, PutOff, Queue};
 use crate::receive::{self, Receive};
 use crate::tap;
 use crate::transmit::{self, Transmit};
@@ -35,6 +35,7 @@ const CALLS: &[i64] = &[
     libc::SYS_writev,
     libc::SYS_poll,
     libc::SYS_ppoll,
+    libc::SYS_sched_yield,
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
     libc::SYS_clone,
@@ -117,6 +118,7 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
             linger: Linger::default(),
             gave: false,
             put_off: PutOff::default(),
+            courtesy: Courtesy::default(),
         })
     });
     queues.collect()
