@@ -24,7 +24,7 @@ use crate::build;
 use crate::iso::{self, Boot, IsoSpec, Module};
 use crate::machine::{Choice, Kind, Machine, Outcome, choose};
 use crate::progress::Step;
-use crate::provision::Xen;
+use crate::provision::{Suite, Xen};
 use peer::Peer;
 use report::{Report, Row};
 use stack::Stack;
@@ -46,6 +46,9 @@ pub struct BenchArgs {
     /// Measure another hypervisor too
     #[arg(long, value_enum)]
     pub peer: Option<Peer>,
+    /// The Debian suite whose kernel dom0 and its guests have
+    #[arg(long, value_enum, default_value_t)]
+    pub suite: Suite,
     /// The machine to measure on: a tick is an instruction on bochs, a nanosecond of counted instructions on tcg
     #[arg(long, value_enum, default_value = "bochs")]
     pub machine: Choice,
@@ -122,13 +125,17 @@ pub fn bench(args: &BenchArgs) -> Result<PathBuf, Box<dyn Error + Send + Sync>> 
         guest: build::guest("oxen-bench-guest")?,
         folder: build::target_folder().join("bench"),
         stack: Stack::Oxen,
+        suite: args.suite,
         compares: args.peer.is_some(),
     };
     let xen = match args.peer {
         Some(Peer::Xen) => Some(Xen::provision()?),
         None => None,
     };
-    let mut report = Report::default();
+    let mut report = Report {
+        suite: args.suite.name(),
+        ..Report::default()
+    };
     let filter = args.filter.as_deref().unwrap_or_default();
     let is_whole = MEASUREMENTS.iter().any(|one| one.name == filter);
     let wanted = |measurement: &&Measurement| {
@@ -168,6 +175,7 @@ struct Bench {
     folder: PathBuf,
     /// What is measured.
     stack: Stack,
+    suite: Suite,
     /// Two stacks are measured, so that what only one of them can have is left out.
     compares: bool,
 }

@@ -7,7 +7,7 @@ use super::stack::Stack;
 use super::{Bench, Row, number_before};
 use crate::iso::Boot;
 use crate::machine::{Kind, Machine};
-use crate::provision::{self, Dom0, Suite};
+use crate::provision::{self, Dom0};
 
 /// Memory of the machine, and of dom0 or the bare kernel, in MiB.
 const MEMORY: u32 = 1024;
@@ -26,7 +26,7 @@ const LAST_STEP: &str = "Run /init as init process";
 pub(super) const WORK: &str = "awk 'BEGIN { for (i = 0; i < 300000; i++) x += i }'";
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
-    let dom0 = provision::dom0(Suite::default())?;
+    let dom0 = provision::dom0(bench.suite)?;
     let boot = bench.boot(&dom0, KERNELS_MEMORY);
     let (text, work) = run(bench, &bench.run_name("boot"), boot)?;
     let start = match bench.stack {
@@ -53,7 +53,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Row>> {
 
 /// The same kernel on the bare machine: all that was printed, and how long the work took.
 pub(super) fn bare(bench: &Bench) -> Result<(String, u64)> {
-    let Dom0 { kernel, initrd } = provision::dom0(Suite::default())?;
+    let Dom0 { kernel, initrd } = provision::dom0(bench.suite)?;
     let arguments = format!(
         "console=ttyS0 mem={KERNELS_MEMORY}M {QUIET} {BY_WORDS} {}",
         clock_option(bench)

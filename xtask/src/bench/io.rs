@@ -13,7 +13,7 @@ use super::shell::Shell;
 use super::{Bench, Row, boot};
 use crate::build;
 use crate::provision::newc::Newc;
-use crate::provision::{self, Suite, fio, initrd};
+use crate::provision::{self, fio, initrd};
 use cost::Cost;
 
 /// Memory of the machine and of dom0, in MiB.
@@ -239,7 +239,10 @@ fn cards_at(bench: &Bench, name: &str, place: &Place) -> Result<Vec<Row>> {
 fn start(bench: &Bench, name: &str, place: &Place) -> Result<Shell> {
     let name = bench.run_name(name);
     let netload = std::fs::read(build::program("oxen-netload-program")?)?;
-    let files = vec![(INITRD, guests_initrd(&netload)?), (FUNCTIONS, DOM0.into())];
+    let files = vec![
+        (INITRD, guests_initrd(bench, &netload)?),
+        (FUNCTIONS, DOM0.into()),
+    ];
     let dom0 = bench.dom0_with(&name, files, vec![(NETLOAD, netload)])?;
     let boot = bench.boot(&dom0, DOM0_MEMORY);
     let mut shell = Shell::start(bench, &name, boot, place.cpus, MEMORY)?;
@@ -251,7 +254,7 @@ fn start(bench: &Bench, name: &str, place: &Place) -> Result<Shell> {
 }
 
 /// The demo guest's with the loads.
-fn guests_initrd(netload: &[u8]) -> Result<Vec<u8>> {
+fn guests_initrd(bench: &Bench, netload: &[u8]) -> Result<Vec<u8>> {
     let fio = fio::binary()?;
     let fio = std::fs::read(&fio).with_context(|| format!("{} cannot be read", fio.display()))?;
     let set_up = format!(
@@ -273,7 +276,7 @@ echo \"done: $ready\"
     ] {
         archive.file(&format!("bin/{name}"), content, true);
     }
-    let mut bytes = initrd::guest(&provision::dom0(Suite::default())?.kernel)?;
+    let mut bytes = initrd::guest(&provision::dom0(bench.suite)?.kernel)?;
     archive.write_to(&mut bytes)?;
     Ok(bytes)
 }

@@ -28,6 +28,8 @@ pub(super) struct Row {
 /// All figures of a run.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    /// Whose kernel dom0 had.
+    pub suite: &'static str,
     pub rows: Vec<Row>,
     /// What stands below the table.
     pub verdict: String,
@@ -69,7 +71,8 @@ impl Report {
         let table = folder.join("report.md");
         let list = folder.join("report.json");
         let text = format!(
-            "# Figures of this build\n\n{}{}",
+            "# Figures of this build, with the kernel of Debian {}\n\n{}{}",
+            self.suite,
             self.table(),
             self.verdict
         );

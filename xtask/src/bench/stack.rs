@@ -8,7 +8,7 @@ use super::{Bench, HYPERVISOR_OPTIONS, boot, module};
 use crate::iso::Boot;
 use crate::machine::Kind;
 use crate::provision::newc::Newc;
-use crate::provision::{self, Dom0, Suite, Xen};
+use crate::provision::{self, Dom0, Xen};
 
 /// What QEMU's emulated CPU must not have for Xen 4.17: a guest's IRETQ faults with SMAP on, RDTSCP dies, and XSAVE loses the
 /// floating-point state. Oxen is measured on the same CPU then.
@@ -87,7 +87,7 @@ impl Bench {
         files: Vec<(&str, Vec<u8>)>,
         programs: Vec<(&str, Vec<u8>)>,
     ) -> Result<Dom0> {
-        let dom0 = provision::dom0(Suite::default())?;
+        let dom0 = provision::dom0(self.suite)?;
         let dom0 = match &self.stack {
             Stack::Oxen => Dom0 {
                 initrd: provision::with_tools(&dom0.initrd, &dom0.kernel)?,
