@@ -43,6 +43,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use oxen_tests::Failure;
 use xtask::machine::{Kind, kvm_usable, log_dir};
 use xtask::test::{MACHINE_VARIABLE, UNTIL_VARIABLE, now};
+use xtask::with_causes;
 
 /// How much of the console a failure shows.
 const TAIL_LINES: usize = 30;
@@ -196,7 +197,7 @@ fn trial(case: Case, filter: Option<&str>, until: u64) -> Trial {
             .push((own_name.clone(), start.elapsed()));
         let text = match result {
             Ok(Ok(())) => return Ok(Completion::Completed),
-            Ok(Err(failure)) => failure.to_string(),
+            Ok(Err(failure)) => with_causes(&*failure),
             Err(_) => "the test panicked".to_owned(),
         };
         // A run that is cut off would never get to the list of failures at its end.
