@@ -212,11 +212,11 @@ impl Translated {
     /// There is no memory any more.
     pub fn read(&self, domain: &Domain, into: &mut [u8]) -> Result<(), Fault> {
         let view = View::new(domain);
-        let (head, tail) = into.split_at_mut(self.in_first(0).min(into.len()));
+        let (head, tail) = into.split_at_mut(self.in_first().min(into.len()));
         self.page(&view, 0, false)?
             .read(self.first.page_offset(), head);
         if !tail.is_empty() {
-            self.page(&view, head.len(), false)?.read(0, tail);
+            self.page(&view, 1, false)?.read(0, tail);
         }
         Ok(())
     }
@@ -231,17 +231,12 @@ impl Translated {
         words: impl Iterator<Item = (usize, u16)>,
     ) -> Result<(), Fault> {
         let view = View::new(domain);
-        let there = self.in_first(0);
         let mut pages = [None; 2];
         let mut place = |at: usize| {
-            let (page, offset) = if at < there {
-                (&mut pages[0], self.first.page_offset() + at)
-            } else {
-                (&mut pages[1], at - there)
-            };
-            let page = match *page {
+            let (nth, offset) = self.place(at);
+            let page = match pages[nth] {
                 Some(page) => page,
-                None => *page.insert(self.page(&view, at, true)?),
+                None => *pages[nth].insert(self.page(&view, nth, true)?),
             };
             Ok((page, offset))
         };
@@ -260,18 +255,27 @@ impl Translated {
         Ok(())
     }
 
-    /// Bytes from `at` to the page boundary; none behind it.
-    const fn in_first(&self, at: usize) -> usize {
-        (PAGE_SIZE - self.first.page_offset()).saturating_sub(at)
+    /// Bytes up to the page boundary.
+    const fn in_first(&self) -> usize {
+        PAGE_SIZE - self.first.page_offset()
     }
 
-    fn page(&self, view: &View<'_>, at: usize, write: bool) -> Result<GuestPage, Fault> {
-        let physical = if self.in_first(at) > 0 {
-            Some(self.first)
+    /// In which of the two pages byte `at` is, and where in it.
+    const fn place(&self, at: usize) -> (usize, usize) {
+        match at.checked_sub(self.in_first()) {
+            None => (0, self.first.page_offset() + at),
+            Some(behind) => (1, behind),
+        }
+    }
+
+    /// The first or the second of the pages.
+    fn page(&self, view: &View<'_>, nth: usize, write: bool) -> Result<GuestPage, Fault> {
+        let (linear, physical) = if nth == 0 {
+            (self.start, Some(self.first))
         } else {
-            self.second
+            let boundary = self.start.0.wrapping_add(self.in_first() as u64);
+            (GuestLinear(boundary), self.second)
         };
-        let linear = GuestLinear(self.start.0.wrapping_add(at as u64));
         view.reach(linear, physical, write)
     }
 }
