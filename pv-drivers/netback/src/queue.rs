@@ -108,7 +108,8 @@ impl PutOff {
 /// Others of this domain go first for a while.
 ///
 /// What a guest has sent to another guest is in the hands of that one's queue, which may have been at work as this one was woken, and then
-/// waits for this CPU while this one looks for an answer in vain, sends events and goes to sleep. That it is so is seen by such a look.
+/// waits for this CPU while this one looks for an answer in vain, sends events and goes to sleep. That it is so is seen by such a look. It
+/// is of no use where the guests share the CPU too, and so wait for that sleep themselves: there, looks for their answers are in vain as well.
 #[derive(Debug, Default)]
 pub struct Courtesy {
     /// How often they still do.
@@ -180,7 +181,7 @@ where
         )?;
         // What is sent may be answered at once: a program of this domain that it wakes runs before this thread goes on.
         let is_little = (1..=LITTLE).contains(&sent.parts);
-        let yields = is_little && self.courtesy.is_due();
+        let yields = is_little && self.linger.is_ready() && self.courtesy.is_due();
         if yields {
             sched_yield();
         }

@@ -209,6 +209,7 @@ mod tests {
                     poll(&mut [PollFd::new(tap, PollFlags::IN)], time).expect("waiting")
                 };
                 assert_eq!(wait(&tap, Some(&moment)), 0);
+                rustix::thread::sched_yield();
                 (tap.send(&Header::default(), &[&[1; 14], &[2; 46]])).expect("a packet");
                 wait(&tap, None);
                 let mut buffer = vec![0; 1 << 20];
