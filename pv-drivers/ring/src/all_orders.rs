@@ -107,7 +107,26 @@ fn no_request_is_missed() {
 
 #[test]
 fn no_response_is_missed() {
-    model(4, || {
+    responses(false, |back, event, wanted| {
+        if back.publish() {
+            event.send();
+        }
+        wanted
+    });
+}
+
+/// The event is sent at last, if the peer has not come by itself, as a guest does that sends more.
+#[test]
+fn no_response_is_missed_whose_event_is_put_off() {
+    responses(true, |back, _, wanted| back.publish() || wanted);
+}
+
+/// Two responses, each shown by `show`, which is told and tells whether an event is put off. `comes`: the peer looks without one.
+fn responses(
+    comes: bool,
+    show: impl Fn(&mut Back, &Event, bool) -> bool + Copy + Sync + Send + 'static,
+) {
+    model(4, move || {
         let (mut front, mut back) = ends(2);
         let to_front = Event::default();
         front.ask(&[1]).expect("room");
@@ -116,15 +135,20 @@ fn no_response_is_missed() {
         let serving = thread::spawn({
             let to_front = to_front.clone();
             move || {
+                let mut wanted = false;
                 while let Some([request]) = back.take().expect("an honest peer") {
                     back.respond(&[request + 10]).expect("a request");
-                    if back.publish() {
-                        to_front.send();
-                    }
+                    wanted = show(&mut back, &to_front, wanted);
+                }
+                if wanted && back.is_awaited() {
+                    to_front.send();
                 }
             }
         });
         let mut got = Vec::new();
+        if comes {
+            to_front.send();
+        }
         collect(&mut front, &to_front, &mut got);
         serving.join().expect("it ends");
         collect(&mut front, &to_front, &mut got);
