@@ -4,6 +4,7 @@
 //! * [`job`]: what a worker process is told;
 //! * [`worker`]: the worker: opens what it needs, gives up all rights, serves the queues with a thread each;
 //! * [`queue`]: a pair of rings and a queue of the TAP interface; [`transmit`] and [`receive`] are its two directions;
+//! * [`manners`]: what a queue leaves undone for a moment; [`arena`]: memory for packets under way;
 //! * [`tap`], [`vnet`]: the interface, and the header that goes before each packet there;
 //! * [`machine`]: grants and interface as the two directions see them, so that they run in tests without either;
 //! * [`credit`]: a limit on what a guest sends; [`drops`]: what goes no further;
@@ -25,6 +26,7 @@ pub mod fakes;
 pub mod hotplug;
 pub mod job;
 pub mod machine;
+pub mod manners;
 pub mod queue;
 pub mod receive;
 #[expect(unsafe_code, reason = "ioctls of interfaces")]
