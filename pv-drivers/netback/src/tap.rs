@@ -1,4 +1,5 @@
-//! TAP interfaces (`linux/if_tun.h`) and what makes them ports of a bridge (`linux/sockios.h`). All unsafe code of this crate is here.
+//! TAP interfaces (`linux/if_tun.h`) and what makes them ports of a bridge (`linux/sockios.h`). All unsafe code of this crate
+//! is here and in [`crate::arena`].
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
