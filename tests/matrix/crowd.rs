@@ -63,7 +63,7 @@ fn crowd(name: &str, kind: Kind) -> Result<(), Failure> {
     for index in 0..WEIGHTS.len() {
         checks::guest_says(&mut dom0, &guest(index), "spin: accounts 0 ", 60)?;
     }
-    by_weight(&mut dom0, seconds)?;
+    at_last(name, kind, || by_weight(&mut dom0, seconds))?;
     // dom0's shell goes before those that only compute.
     naps(&mut dom0, patience)?;
     let beside = a_list(&mut dom0)?;
@@ -71,7 +71,7 @@ fn crowd(name: &str, kind: Kind) -> Result<(), Failure> {
         beside < patience / 4.0 + 6.0 * alone,
         "`ox list` takes dom0 {beside:.2} s beside the guests, and {alone:.2} s alone"
     );
-    by_cap(&mut dom0, seconds)?;
+    at_last(name, kind, || by_cap(&mut dom0, seconds))?;
     dom0.run("for n in 1 2 3 4 5 6 7 8; do ox destroy crowd-$n || break; done; sleep 2; ox list | grep crowd; true")?;
     let after = checks::free_memory(&mut dom0)?;
     // Tables and heaps may have grown by less than that for good.
@@ -81,6 +81,26 @@ fn crowd(name: &str, kind: Kind) -> Result<(), Failure> {
     );
     checks::logs_are_clean(&mut dom0)?;
     dom0.power_off()
+}
+
+/// Whether it is so, at the third time at last where time is the host's: one that stops the emulator for a tenth of a second takes that from
+/// the guest that runs just then, and not from the same guest again.
+fn at_last(
+    name: &str,
+    kind: Kind,
+    mut look: impl FnMut() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let repeats = match kind {
+        Kind::Bochs => 0,
+        Kind::Tcg | Kind::Kvm => 2,
+    };
+    for _ in 0..repeats {
+        match look() {
+            Ok(()) => return Ok(()),
+            Err(failure) => eprintln!("{name}: looking again: {failure}"),
+        }
+    }
+    look()
 }
 
 fn guest(index: usize) -> String {
