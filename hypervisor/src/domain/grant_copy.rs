@@ -12,161 +12,184 @@ use oxen_core::id::{DomainId, GrantRef};
 use super::{Domain, registry};
 use crate::memory::guest_page;
 
-/// What one end of a copy names.
-#[derive(Clone)]
+/// What one end of a copy names, of the domain that was named before.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// A page of the caller's.
+    /// A page of its own.
     Own(Gfn),
-    /// A grant to the caller.
-    Granted(Arc<Domain>, GrantRef),
+    /// What it grants to the caller.
+    Granted(GrantRef),
 }
 
-impl Place {
-    /// Whether both name the same.
-    pub fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Own(one), Self::Own(other)) => one == other,
-            (Self::Granted(one, first), Self::Granted(other, second)) => {
-                Arc::ptr_eq(one, other) && first == second
-            }
-            _ => false,
-        }
-    }
-}
-
-/// A page that is held.
+/// One end of an array of copies. It keeps what the last copy needed: arrays mostly name one domain, and go through a page in pieces.
 pub struct Side {
+    caller: Arc<Domain>,
+    access: Access,
+    owner: Option<(DomainId, Arc<Domain>)>,
+    held: Option<Held>,
+    /// Where the grant that is held leads to another, that one.
+    far: Option<Far>,
+}
+
+/// A page that its owner cannot give away.
+struct Held {
+    place: Place,
+    frame: Mfn,
     page: GuestPage,
     range: Range,
-    _held: Held,
 }
 
-/// What keeps it.
-enum Held {
-    Own {
-        _page: HeldPage,
-    },
-    Granted {
-        _use: Use,
-        /// Where it leads to another grant, that one.
-        _far: Option<Use>,
-    },
-}
-
-struct HeldPage {
-    owner: Arc<Domain>,
-    gfn: Gfn,
-    frame: Mfn,
-}
-
-impl Drop for HeldPage {
-    fn drop(&mut self) {
-        self.owner.let_go(self.gfn, self.frame);
-    }
-}
-
-struct Use {
-    owner: Arc<Domain>,
-    grant: GrantRef,
-    access: Access,
-}
-
-impl Drop for Use {
-    fn drop(&mut self) {
-        self.owner.end_grant_use(self.grant, self.access);
-    }
-}
+/// A grant in use, and whose it is.
+type Far = (Arc<Domain>, GrantRef);
 
 impl Side {
-    /// Takes hold of a page for `caller`, to read it or to write it.
+    /// The end of copies for `caller` that is read, or written.
+    pub const fn new(caller: Arc<Domain>, write: bool) -> Self {
+        Self {
+            caller,
+            access: Access::host(write),
+            owner: None,
+            held: None,
+            far: None,
+        }
+    }
+
+    /// Names the domain of the next page.
+    ///
+    /// # Errors
+    /// `BadDomain` if there is none, or it ends: that it may have lost the page is not the caller's doing, as a page is that it never had.
+    pub fn name(&mut self, number: DomainId) -> Result<(), Status> {
+        if !matches!(&self.owner, Some((named, _)) if *named == number) {
+            self.release();
+            let owner = match number {
+                DomainId::SELF => Some(self.caller.clone()),
+                number => registry::get(number),
+            };
+            self.owner = owner.map(|owner| (number, owner));
+        }
+        match &self.owner {
+            Some((_, owner)) if !owner.life.is_dying() => Ok(()),
+            _ => Err(Status::BadDomain),
+        }
+    }
+
+    /// Takes hold of a page of the domain that was named, for a copy that begins at `offset`.
     ///
     /// # Errors
     /// `BadPage` for what is not RAM of whom it should be, and those of [`Domain::use_grant`].
-    pub fn new(caller: &Arc<Domain>, place: &Place, write: bool) -> Result<Self, Status> {
-        match place {
-            Place::Own(gfn) => Self::own(caller, *gfn),
-            Place::Granted(owner, grant) => Self::granted(owner, *grant, caller.id, write),
+    pub fn hold(&mut self, place: Place, offset: u16) -> Result<End, Status> {
+        match &self.held {
+            Some(held) if held.place == place => {}
+            _ => {
+                self.release();
+                self.take(place)?;
+            }
         }
-    }
-
-    fn own(caller: &Arc<Domain>, gfn: Gfn) -> Result<Self, Status> {
-        let frame = caller.hold_page(gfn).ok_or(Status::BadPage)?;
-        let page = HeldPage {
-            owner: caller.clone(),
-            gfn,
-            frame,
-        };
-        Ok(Self {
-            page: guest_page(frame).ok_or(Status::BadPage)?,
-            range: Range::PAGE,
-            _held: Held::Own { _page: page },
+        let held = self.held.as_ref().ok_or(Status::BadPage)?;
+        Ok(End {
+            page: held.page,
+            range: held.range,
+            offset,
         })
     }
 
-    fn granted(
-        owner: &Arc<Domain>,
-        grant: GrantRef,
-        who: DomainId,
-        write: bool,
-    ) -> Result<Self, Status> {
-        let (taken, mut content) = take(owner, grant, who, write, Purpose::Copy)?;
-        let mut far_taken = None;
-        if let Content::Via { domain, grant } = content {
-            if domain == owner.id {
-                return Err(Status::GeneralError);
-            }
-            let far = registry::get(domain).ok_or(Status::GeneralError)?;
-            let (also, far_content) = take(&far, grant, owner.id, write, Purpose::CopyVia)?;
-            far_taken = Some(also);
-            content = far_content;
+    /// Lets go of what is held.
+    pub fn release(&mut self) {
+        if let (Some((_, owner)), Some(held)) = (&self.owner, &self.held) {
+            end(owner, held.place, held.frame, self.access);
+            self.held = None;
+            self.release_far();
         }
-        let Content::Page {
+    }
+
+    fn take(&mut self, place: Place) -> Result<(), Status> {
+        let (_, owner) = self.owner.as_ref().ok_or(Status::BadDomain)?;
+        let (frame, range) = match place {
+            Place::Own(gfn) => (owner.hold_page(gfn).ok_or(Status::BadPage)?, Range::PAGE),
+            Place::Granted(grant) => {
+                let ask = Ask {
+                    who: self.caller.id,
+                    access: self.access,
+                    purpose: Purpose::Copy,
+                };
+                match owner.use_grant(grant, &ask)? {
+                    Content::Page {
+                        frame,
+                        offset,
+                        length,
+                        ..
+                    } => (frame, Range { offset, length }),
+                    Content::Via { domain, grant: far } => {
+                        let found = follow(owner.id, domain, far, self.access)
+                            .inspect_err(|_| owner.end_grant_use(grant, self.access))?;
+                        self.far = Some(found.2);
+                        (found.0, found.1)
+                    }
+                }
+            }
+        };
+        let Some(page) = guest_page(frame) else {
+            end(owner, place, frame, self.access);
+            self.release_far();
+            return Err(Status::BadPage);
+        };
+        self.held = Some(Held {
+            place,
+            frame,
+            page,
+            range,
+        });
+        Ok(())
+    }
+
+    fn release_far(&mut self) {
+        if let Some((far, grant)) = self.far.take() {
+            far.end_grant_use(grant, self.access);
+        }
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Lets go of a page of `owner`'s.
+fn end(owner: &Domain, place: Place, frame: Mfn, access: Access) {
+    match place {
+        Place::Own(gfn) => owner.let_go(gfn, frame),
+        Place::Granted(grant) => owner.end_grant_use(grant, access),
+    }
+}
+
+/// Takes the grant into use that another one leads to: of another domain than that, and of a page.
+#[cold]
+fn follow(
+    near: DomainId,
+    domain: DomainId,
+    grant: GrantRef,
+    access: Access,
+) -> Result<(Mfn, Range, Far), Status> {
+    if domain == near {
+        return Err(Status::GeneralError);
+    }
+    let owner = registry::get(domain).ok_or(Status::GeneralError)?;
+    let ask = Ask {
+        who: near,
+        access,
+        purpose: Purpose::CopyVia,
+    };
+    match owner.use_grant(grant, &ask)? {
+        Content::Page {
             frame,
             offset,
             length,
             ..
-        } = content
-        else {
-            return Err(Status::GeneralError);
-        };
-        Ok(Self {
-            page: guest_page(frame).ok_or(Status::BadPage)?,
-            range: Range { offset, length },
-            _held: Held::Granted {
-                _use: taken,
-                _far: far_taken,
-            },
-        })
-    }
-
-    /// The end of a copy that begins at `offset`.
-    pub const fn end(&self, offset: u16) -> End {
-        End {
-            page: self.page,
-            range: self.range,
-            offset,
+        } => Ok((frame, Range { offset, length }, (owner, grant))),
+        Content::Via { .. } => {
+            owner.end_grant_use(grant, access);
+            Err(Status::GeneralError)
         }
     }
-}
-
-fn take(
-    owner: &Arc<Domain>,
-    grant: GrantRef,
-    who: DomainId,
-    write: bool,
-    purpose: Purpose,
-) -> Result<(Use, Content), Status> {
-    let access = Access::host(write);
-    let ask = Ask {
-        who,
-        access,
-        purpose,
-    };
-    let content = owner.use_grant(grant, &ask)?;
-    let taken = Use {
-        owner: owner.clone(),
-        grant,
-        access,
-    };
-    Ok((taken, content))
 }

@@ -1,11 +1,13 @@
 //! The machine's frames, behind one lock.
 
+use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 
 use oxen_abi::Errno;
 use oxen_core::address::{Mfn, PAGE_SIZE};
 use oxen_core::memory::claims::{Claim, Claims};
 use oxen_core::memory::frames::{Clean, FrameInfo, Frames, Wanted};
+use oxen_core::memory::ranges::RangeSet;
 use spin::{Mutex, Once};
 
 use super::{holds, layout, scrub};
@@ -14,7 +16,14 @@ use crate::time::Stretch;
 static FRAMES: Mutex<Option<Frames<'static>>> = Mutex::new(None);
 /// What is kept for domains that are being built. Locked before [`FRAMES`].
 static CLAIMS: Mutex<Claims> = Mutex::new(Claims::new());
-static RAM: Once<oxen_core::memory::ranges::RangeSet> = Once::new();
+static RAM: Once<Ram> = Once::new();
+
+/// Physical addresses of the machine's RAM.
+struct Ram {
+    all: RangeSet,
+    /// The largest range, which is looked at first: most frames are there.
+    largest: Range<u64>,
+}
 
 /// Bytes of state for frames below `end`.
 pub const fn storage_size(end: Mfn) -> u64 {
@@ -50,23 +59,27 @@ pub fn add(first: Mfn, end: Mfn) {
 
 /// The frame behind the last one of RAM.
 pub fn end() -> Mfn {
-    let last = RAM.get().and_then(|ram| ram.iter().last());
+    let last = RAM.get().and_then(|ram| ram.all.iter().last());
     Mfn(last.map_or(0, |range| range.end / PAGE_SIZE as u64))
 }
 
 /// Frames of RAM in the machine, the hypervisor's own among them.
 pub fn of_machine() -> u64 {
-    RAM.get().map_or(0, |ram| ram.total() / PAGE_SIZE as u64)
+    RAM.get()
+        .map_or(0, |ram| ram.all.total() / PAGE_SIZE as u64)
 }
 
 /// Remembers which physical ranges are RAM, for [`is_ram`].
-pub fn set_ram(ram: oxen_core::memory::ranges::RangeSet) {
-    RAM.call_once(|| ram);
+pub fn set_ram(all: RangeSet) {
+    let size = |range: &Range<u64>| range.end - range.start;
+    let largest = all.iter().max_by_key(size).unwrap_or_default();
+    RAM.call_once(|| Ram { all, largest });
 }
 
 /// Whether the frame is RAM of the machine, in the direct map.
 pub fn is_ram(frame: Mfn) -> bool {
-    RAM.get().is_some_and(|ram| ram.contains(frame.address().0))
+    let address = frame.address().0;
+    (RAM.get()).is_some_and(|ram| ram.largest.contains(&address) || ram.all.contains(address))
 }
 
 /// A block of 2^order frames, with whatever they hold.

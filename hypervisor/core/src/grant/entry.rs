@@ -92,6 +92,7 @@ impl Entry {
 
     /// Version 2: the mark is elsewhere. A domain that takes its grant back looks at it after it has changed the entry, so we
     /// look at the entry again after we have set it.
+    #[cold]
     fn begin_in_status(
         &self,
         status: &AtomicU16,
@@ -129,6 +130,7 @@ impl Entry {
     }
 
     /// Takes marks away.
+    #[inline]
     pub fn end(&self, marks: u16) {
         match self.status() {
             None => self.page.u16(self.at),
@@ -138,6 +140,7 @@ impl Entry {
     }
 
     /// What it is about, given its header.
+    #[inline(always)]
     pub fn body(&self, header: Header) -> Body {
         let half = |at: usize| self.page.u16(self.at + at).load(Ordering::Relaxed);
         let word = |at: usize| self.page.u32(self.at + at).load(Ordering::Relaxed);

@@ -1,7 +1,5 @@
 //! Copies between pages that are the caller's own or granted to it.
 
-use alloc::sync::Arc;
-
 use arrayvec::ArrayVec;
 use oxen_abi::Errno;
 use oxen_abi::grant::{Status, copy as layout};
@@ -12,8 +10,7 @@ use oxen_core::id::{DomainId, GrantRef};
 
 use super::super::Outcome;
 use super::super::arguments::Argument;
-use super::{Array, Stretch, domain, encode};
-use crate::domain::Domain;
+use super::{Array, Stretch, encode};
 use crate::domain::grant_copy::{Place, Side};
 use crate::memory::guest::Translated;
 use crate::vcpu::Running;
@@ -62,7 +59,8 @@ impl Layout {
 pub fn copy<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
     let stretch = Stretch::begin();
     let layout = Layout::of(vcpu);
-    let (mut source, mut destination) = (Kept::new(false), Kept::new(true));
+    let side = |write| Side::new(vcpu.domain.clone(), write);
+    let (mut source, mut destination) = (side(false), side(true));
     let mut index = 0;
     while index < array.count {
         if index > 0 && stretch.is_over() {
@@ -82,9 +80,10 @@ pub fn copy<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
         memory.read(&vcpu.domain, bytes).map_err(|_| Errno::Fault)?;
         let statuses = layout.elements(bytes).map(|element| {
             vcpu.shared().counters.grant(GrantWork::Copy);
-            let result = copy_one(vcpu, &element, &mut source, &mut destination);
+            let result = copy_one(&element, &mut source, &mut destination);
             if result.is_err() {
-                (source.side, destination.side) = (None, None);
+                source.release();
+                destination.release();
             }
             encode(result)
         });
@@ -98,78 +97,36 @@ pub fn copy<H: Vcpu>(vcpu: &mut Running<H>, array: &Array) -> Outcome {
     Ok(0)
 }
 
-fn copy_one<H: Vcpu>(
-    vcpu: &Running<H>,
-    element: &Element,
-    source: &mut Kept,
-    destination: &mut Kept,
-) -> Result<(), Status> {
+fn copy_one(element: &Element, source: &mut Side, destination: &mut Side) -> Result<(), Status> {
     let flags = element.u16(layout::FLAGS);
     let from = place(
-        vcpu,
         element,
         layout::SOURCE,
         flags & layout::FLAG_SOURCE_GRANT != 0,
+        source,
     )?;
     let to = place(
-        vcpu,
         element,
         layout::DESTINATION,
         flags & layout::FLAG_DESTINATION_GRANT != 0,
+        destination,
     )?;
     let offset = |side: usize| element.u16(side + layout::SIDE_OFFSET);
-    let from = source.side(&vcpu.domain, from)?;
-    let to = destination.side(&vcpu.domain, to)?;
-    grant::copy(
-        from.end(offset(layout::SOURCE)),
-        to.end(offset(layout::DESTINATION)),
-        element.u16(layout::LENGTH),
-    )
+    let from = source.hold(from, offset(layout::SOURCE))?;
+    let to = destination.hold(to, offset(layout::DESTINATION))?;
+    grant::copy(from, to, element.u16(layout::LENGTH))
 }
 
 /// What one side of an element names. Pages are the caller's own.
-fn place<H: Vcpu>(
-    vcpu: &Running<H>,
-    element: &Element,
-    side: usize,
-    is_grant: bool,
-) -> Result<Place, Status> {
-    let number = element.u16(side + layout::SIDE_DOMAIN);
-    if !is_grant && DomainId(number) != DomainId::SELF {
+fn place(element: &Element, side: usize, is_grant: bool, end: &mut Side) -> Result<Place, Status> {
+    let number = DomainId(element.u16(side + layout::SIDE_DOMAIN));
+    if !is_grant && number != DomainId::SELF {
         return Err(Status::PermissionDenied);
     }
-    // One that ends may have lost the page: that is not its doing, as a page that it never had is.
-    let owner = domain(vcpu, number)
-        .filter(|owner| !owner.life.is_dying())
-        .ok_or(Status::BadDomain)?;
+    end.name(number)?;
     Ok(if is_grant {
-        Place::Granted(owner, GrantRef(element.u32(side + layout::SIDE_PAGE)))
+        Place::Granted(GrantRef(element.u32(side + layout::SIDE_PAGE)))
     } else {
         Place::Own(Gfn(element.u64(side + layout::SIDE_PAGE)))
     })
-}
-
-/// One side of the element before: arrays mostly go through a page in pieces.
-struct Kept {
-    write: bool,
-    side: Option<(Place, Side)>,
-}
-
-impl Kept {
-    const fn new(write: bool) -> Self {
-        Self { write, side: None }
-    }
-
-    /// In place: what is held is too much to be moved about for each element.
-    fn side(&mut self, caller: &Arc<Domain>, place: Place) -> Result<&Side, Status> {
-        if !matches!(&self.side, Some((kept, _)) if kept.is_same(&place)) {
-            self.side = None;
-            let side = Side::new(caller, &place, self.write)?;
-            self.side = Some((place, side));
-        }
-        match &self.side {
-            Some((_, side)) => Ok(side),
-            None => Err(Status::GeneralError),
-        }
-    }
 }

@@ -15,6 +15,9 @@ const TO: u64 = FROM + MOST as u64;
 const MOST: usize = 32;
 const PAGE: u16 = 4096;
 
+/// Where the guest, whose RAM ends before, has grants mapped.
+const USED: u64 = 0x3001_0000;
+
 /// What a side of a copy names: a frame, or a grant, and the domain whose it is. Those behind it follow.
 type Side = (u64, u16);
 
@@ -31,6 +34,14 @@ pub fn run(results: &mut Results) {
     let granted = (grants::FIRST.into(), id);
     let copy = || pages::<MOST>(granted, copy::FLAG_SOURCE_GRANT);
     results.add("grant copy of 32 granted pages", measure(copy));
+    let uses = core::array::from_fn::<_, MOST, _>(|nth| {
+        let at = USED + nth as u64 * 4096;
+        (grants::map(id, grants::FIRST + nth as u32, at), at)
+    });
+    results.add("grant copy of 32 pages granted and in use", measure(copy));
+    for (handle, at) in uses {
+        grants::unmap(handle, at);
+    }
     (grants::FIRST..).take(MOST).for_each(grants::revoke);
 }
 

@@ -3,9 +3,9 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use oxen_abi::{event_channel, grant, memory, numbers};
-use oxen_guest_runtime::events;
+use oxen_abi::{event_channel, grant, memory};
 use oxen_guest_runtime::hypercall::{self, SELF};
+use oxen_guest_runtime::{events, grants};
 
 use crate::measure::Results;
 use crate::turns::{self, yield_now};
@@ -78,7 +78,7 @@ fn grant_words(partner: u16) {
 /// Measures against the guest of that number.
 pub fn ask(partner: u16, results: &mut Results) {
     let port = find_port(partner);
-    map_words(partner);
+    grants::map(partner, REFERENCE, turns::WORDS);
     events::send(port);
     while turns::at(turns::TURNS).load(Ordering::SeqCst) == 0 {
         yield_now();
@@ -105,28 +105,4 @@ fn find_port(partner: u16) -> u32 {
         }
         events::nap(NAP);
     }
-}
-
-fn map_words(partner: u16) {
-    // gnttab_map_grant_ref: address; flags and reference; domain, status and handle; address on the bus.
-    let mut argument = [
-        turns::WORDS,
-        u64::from(grant::map::FLAG_HOST) | u64::from(REFERENCE) << 32,
-        partner.into(),
-        0u64,
-    ];
-    // SAFETY: the argument is as large as the structure, and the address is of no RAM.
-    let result = unsafe {
-        hypercall::call(
-            numbers::GRANT_TABLE_OP,
-            grant::cmd::MAP_GRANT_REF,
-            argument.as_mut_ptr() as u64,
-            1,
-        )
-    };
-    let status = (argument[2] >> 16) as u16 as i16;
-    assert!(
-        (result, status) == (0, 0),
-        "map_grant_ref: {result}, {status}"
-    );
 }
