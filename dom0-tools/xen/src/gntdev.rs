@@ -7,25 +7,26 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use crate::PAGE_SIZE;
+use crate::gntalloc::OwnGrants;
 use crate::sys::{self, Pages};
+use crate::{DOMID_SELF, PAGE_SIZE};
 
 const DEVICE: &str = "/dev/xen/gntdev";
 const IOCTL_MAP: u64 = sys::ioctl_number(b'G', 0, 24);
 const IOCTL_UNMAP: u64 = sys::ioctl_number(b'G', 1, 16);
 const IOCTL_COPY: u64 = sys::ioctl_number(b'G', 8, 16);
 
-/// Pages in one mapping: as many as the largest ring of the PV protocols has.
+/// Pages in one mapping of another domain's: as many as the largest ring of the PV protocols has.
 const MAP_MAX: usize = 16;
 
 /// `struct ioctl_gntdev_map_grant_ref`, with room for all references.
 #[repr(C)]
-struct MapGrants {
+struct MapGrants<const MOST: usize> {
     count: u32,
     pad: u32,
     index: u64,
     /// Domain and reference of each.
-    grants: [[u32; 2]; MAP_MAX],
+    grants: [[u32; 2]; MOST],
 }
 
 /// `struct ioctl_gntdev_unmap_grant_ref`.
@@ -84,32 +85,59 @@ impl Grants {
     /// # Errors
     /// `InvalidInput`: no page or more than 16; else the kernel's: what is not granted cannot be mapped.
     pub fn map(&self, domid: u16, references: &[u32]) -> io::Result<GrantMapping> {
-        if references.is_empty() || references.len() > MAP_MAX {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let count = references.len() as u32;
+        let index = self.announce::<MAP_MAX>(domid, references)?;
+        // From here on dropping it takes back what was done.
+        let mut mapping = GrantMapping {
+            pages: None,
+            grants: self.clone(),
+            index,
+            count: references.len() as u32,
+        };
+        // This is when the kernel asks the hypervisor.
+        let pages = Pages::of_device_at(self.device.as_fd(), references.len(), index)?;
+        mapping.pages = Some(pages);
+        Ok(mapping)
+    }
+
+    /// Maps pages at the beginning of `room`, where they stay as long as that.
+    ///
+    /// # Errors
+    /// As for [`Grants::map`], with room for [`gntalloc::MOST`](crate::gntalloc::MOST).
+    pub(crate) fn map_into(&self, room: &Pages, domid: u16, references: &[u32]) -> io::Result<()> {
+        let index = self.announce::<{ crate::gntalloc::MOST }>(domid, references)?;
+        let placed = room.place(0, self.device.as_fd(), references.len(), index);
+        self.forget(index, references.len() as u32);
+        placed
+    }
+
+    /// Tells the kernel of references that are to be mapped. Where the device has them then.
+    fn announce<const MOST: usize>(&self, domid: u16, references: &[u32]) -> io::Result<u64> {
         let mut argument = MapGrants {
-            count,
+            count: references.len() as u32,
             pad: 0,
             index: 0,
-            grants: [[0; 2]; MAP_MAX],
+            grants: [[0; 2]; MOST],
         };
+        if references.is_empty() || references.len() > MOST {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         for (grant, &reference) in argument.grants.iter_mut().zip(references) {
             *grant = [domid.into(), reference];
         }
         // SAFETY: an `ioctl_gntdev_map_grant_ref` with `count` references behind it.
         unsafe { sys::ioctl(self.device.as_fd(), IOCTL_MAP, &mut argument)? };
-        // From here on dropping it takes back what was done.
-        let mut mapping = GrantMapping {
-            pages: None,
-            grants: self.clone(),
-            index: argument.index,
+        Ok(argument.index)
+    }
+
+    /// Leaves what was announced to its mapping, or takes it back where there is none.
+    fn forget(&self, index: u64, count: u32) {
+        let mut argument = UnmapGrants {
+            index,
             count,
+            pad: 0,
         };
-        // This is when the kernel asks the hypervisor.
-        let pages = Pages::of_device_at(self.device.as_fd(), references.len(), argument.index)?;
-        mapping.pages = Some(pages);
-        Ok(mapping)
+        // SAFETY: an `ioctl_gntdev_unmap_grant_ref`. A failure would leave the kernel's note of the references, nothing mapped.
+        let _ = unsafe { sys::ioctl(self.device.as_fd(), IOCTL_UNMAP, &mut argument) };
     }
 
     /// Makes all copies of a batch; each has an outcome of its own.
@@ -143,22 +171,29 @@ pub struct GrantPart {
 
 impl GrantPart {
     fn packed(self) -> u64 {
-        u64::from(self.reference) | u64::from(self.offset) << 32 | u64::from(self.domid) << 48
+        packed(self.domid, self.reference, self.offset)
     }
+}
+
+/// As the kernel has a granted page's part in a segment.
+pub(crate) fn packed(domid: u16, reference: u32, offset: u16) -> u64 {
+    u64::from(reference) | u64::from(offset) << 32 | u64::from(domid) << 48
 }
 
 /// Copies from and to granted pages that are made together.
 #[derive(Debug, Default)]
 pub struct CopyBatch<'a> {
     segments: Vec<Segment>,
+    own: Option<Arc<OwnGrants>>,
     buffers: PhantomData<&'a mut [u8]>,
 }
 
 impl<'a> CopyBatch<'a> {
-    /// An empty batch.
-    pub const fn new() -> Self {
+    /// An empty batch. Buffers that `own` has are named by their grants.
+    pub const fn new(own: Option<Arc<OwnGrants>>) -> Self {
         Self {
             segments: Vec::new(),
+            own,
             buffers: PhantomData,
         }
     }
@@ -169,13 +204,16 @@ impl<'a> CopyBatch<'a> {
     /// If the part leaves its page, which the caller checks.
     #[inline]
     pub fn from_grant(&mut self, from: GrantPart, to: &'a mut [u8]) {
-        self.push(
-            from.packed(),
-            to.as_mut_ptr() as u64,
-            from.offset,
-            to.len(),
-            SOURCE_IS_GRANT,
-        );
+        check(from.offset, to.len());
+        let (destination, is_grant) = self.buffer(to.as_mut_ptr() as u64, to.len());
+        self.segments.push(Segment {
+            source: from.packed(),
+            destination,
+            length: to.len() as u16,
+            flags: SOURCE_IS_GRANT | if is_grant { DESTINATION_IS_GRANT } else { 0 },
+            status: 0,
+            pad: 0,
+        });
     }
 
     /// Adds a copy into a granted page.
@@ -184,29 +222,26 @@ impl<'a> CopyBatch<'a> {
     /// As for [`CopyBatch::from_grant`].
     #[inline]
     pub fn to_grant(&mut self, from: &'a [u8], to: GrantPart) {
-        self.push(
-            from.as_ptr() as u64,
-            to.packed(),
-            to.offset,
-            from.len(),
-            DESTINATION_IS_GRANT,
-        );
-    }
-
-    #[inline]
-    fn push(&mut self, source: u64, destination: u64, offset: u16, length: usize, flags: u16) {
-        assert!(
-            usize::from(offset) + length <= PAGE_SIZE,
-            "a copy leaves its page"
-        );
+        check(to.offset, from.len());
+        let (source, is_grant) = self.buffer(from.as_ptr() as u64, from.len());
         self.segments.push(Segment {
             source,
-            destination,
-            length: length as u16,
-            flags,
+            destination: to.packed(),
+            length: from.len() as u16,
+            flags: DESTINATION_IS_GRANT | if is_grant { SOURCE_IS_GRANT } else { 0 },
             status: 0,
             pad: 0,
         });
+    }
+
+    /// How a buffer is named, and whether that is by a grant.
+    #[inline]
+    fn buffer(&self, address: u64, length: usize) -> (u64, bool) {
+        let own = self.own.as_ref();
+        match own.and_then(|own| own.named(address, length)) {
+            Some(named) => (named, true),
+            None => (address, false),
+        }
     }
 
     /// The same memory, for copies between other buffers.
@@ -214,6 +249,7 @@ impl<'a> CopyBatch<'a> {
         self.segments.clear();
         CopyBatch {
             segments: self.segments,
+            own: self.own,
             buffers: PhantomData,
         }
     }
@@ -228,10 +264,11 @@ impl<'a> CopyBatch<'a> {
         self.segments.is_empty()
     }
 
-    /// The first copy that was not made: the granted page's reference and the hypervisor's `GNTST_*`.
+    /// The first copy that was not made: the other domain's reference and the hypervisor's `GNTST_*`.
     pub fn first_refused(&self) -> Option<(u32, i16)> {
         let refused = self.segments.iter().find(|segment| segment.status != 0)?;
-        let granted = if refused.flags & SOURCE_IS_GRANT != 0 {
+        let theirs = |side: u64| (side >> 48) as u16 != DOMID_SELF;
+        let granted = if refused.flags & SOURCE_IS_GRANT != 0 && theirs(refused.source) {
             refused.source
         } else {
             refused.destination
@@ -243,6 +280,14 @@ impl<'a> CopyBatch<'a> {
     pub fn outcomes(&self) -> impl Iterator<Item = i16> + '_ {
         self.segments.iter().map(|segment| segment.status)
     }
+}
+
+#[inline]
+fn check(offset: u16, length: usize) {
+    assert!(
+        usize::from(offset) + length <= PAGE_SIZE,
+        "a copy leaves its page"
+    );
 }
 
 /// Granted pages that are mapped; unmapped on drop.
@@ -305,13 +350,7 @@ impl AsRef<[AtomicU32]> for GrantMapping {
 impl Drop for GrantMapping {
     fn drop(&mut self) {
         self.pages = None;
-        let mut argument = UnmapGrants {
-            index: self.index,
-            count: self.count,
-            pad: 0,
-        };
-        // SAFETY: an `ioctl_gntdev_unmap_grant_ref`. A failure would leave the kernel's note of the references, nothing mapped.
-        let _ = unsafe { sys::ioctl(self.grants.device.as_fd(), IOCTL_UNMAP, &mut argument) };
+        self.grants.forget(self.index, self.count);
     }
 }
 
@@ -325,7 +364,7 @@ mod tests {
             [IOCTL_MAP, IOCTL_UNMAP, IOCTL_COPY],
             [0x0018_4700, 0x0010_4701, 0x0010_4708]
         );
-        assert_eq!(std::mem::offset_of!(MapGrants, grants), 16);
+        assert_eq!(std::mem::offset_of!(MapGrants<MAP_MAX>, grants), 16);
     }
 
     #[test]
@@ -337,7 +376,7 @@ mod tests {
         };
         let (mut to, from) = ([0; 512], [1; 1024]);
         let (to_address, from_address) = (to.as_ptr() as u64, from.as_ptr() as u64);
-        let mut batch = CopyBatch::new();
+        let mut batch = CopyBatch::default();
         batch.from_grant(part, &mut to);
         batch.to_grant(&from, part);
         let [first, second] = batch.segments[..] else {
@@ -357,6 +396,35 @@ mod tests {
         assert_eq!(batch.first_refused(), None);
         batch.segments[1].status = -3;
         assert_eq!(batch.first_refused(), Some((0x1234_5678, -3)));
+    }
+
+    #[test]
+    fn own_buffers_are_named_by_their_grants() {
+        let mut page = [0; 64];
+        let own = OwnGrants::of(page.as_ptr() as u64, vec![9]);
+        let mut batch = CopyBatch::new(Some(Arc::new(own)));
+        let part = GrantPart {
+            domid: 7,
+            reference: 5,
+            offset: 1,
+        };
+        let (one, two) = page.split_at_mut(16);
+        batch.from_grant(part, one);
+        batch.to_grant(two, part);
+        let [first, second] = &mut batch.segments[..] else {
+            panic!("two copies");
+        };
+        assert_eq!((first.source, first.flags), (part.packed(), 3));
+        assert_eq!(first.destination, packed(DOMID_SELF, 9, 0));
+        assert_eq!(
+            (second.source, second.flags),
+            (packed(DOMID_SELF, 9, 16), 3)
+        );
+        assert_eq!(second.destination, part.packed());
+        (first.status, second.status) = (-1, -1);
+        assert_eq!(batch.first_refused(), Some((5, -1)));
+        batch.segments.remove(0);
+        assert_eq!(batch.first_refused(), Some((5, -1)));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod event_channel;
 pub mod evtchn;
 pub mod file_view;
 pub mod foreign;
+pub mod gntalloc;
 pub mod gntdev;
 pub mod grant;
 pub mod guest_memory;

@@ -117,6 +117,38 @@ impl Pages {
         Self::map(pages, libc::PROT_READ, libc::MAP_PRIVATE, file)
     }
 
+    /// Addresses where nothing is, for [`Pages::place`].
+    pub fn room(pages: usize) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        Self::map(pages, libc::PROT_NONE, flags, (-1, 0))
+    }
+
+    /// Maps pages of a device from an offset on in place of those from the `first` on.
+    pub fn place(
+        &self,
+        first: usize,
+        device: BorrowedFd<'_>,
+        pages: usize,
+        offset: u64,
+    ) -> io::Result<()> {
+        let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let invalid = io::ErrorKind::InvalidInput;
+        let first = first.checked_mul(PAGE_SIZE).ok_or(invalid)?;
+        let size = pages.checked_mul(PAGE_SIZE).ok_or(invalid)?;
+        if first.checked_add(size).is_none_or(|end| end > self.size) {
+            return Err(invalid.into());
+        }
+        let start = self.as_ptr().wrapping_add(first).cast();
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: inside this mapping, checked above, of which nobody has a reference.
+        let placed =
+            unsafe { libc::mmap(start, size, READ_WRITE, flags, device.as_raw_fd(), offset) };
+        if placed == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// Maps pages of a file or device, from an offset on.
     fn map(
         pages: usize,
@@ -135,6 +167,21 @@ impl Pages {
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, size })
+    }
+
+    /// The pages from the `first` on, as memory that stays as long as the process.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    ///
+    /// # Safety
+    /// They are mapped to be read and written, and nothing else writes them but system calls that they are given to.
+    pub unsafe fn leak(self, first: usize) -> &'static mut [u8] {
+        let this = std::mem::ManuallyDrop::new(self);
+        let before = first * PAGE_SIZE;
+        assert!(before <= this.size, "there are not so many pages");
+        // SAFETY: by the caller's promise; inside the mapping, checked above, which is not given up.
+        unsafe { std::slice::from_raw_parts_mut(this.as_ptr().add(before), this.size - before) }
     }
 
     /// First byte.

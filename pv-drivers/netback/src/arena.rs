@@ -1,9 +1,9 @@
 //! Memory for packets under way, in whole pages: a copy that crosses pages of this process would be two for the hypervisor.
-//!
-//! It is one huge page if the kernel has one to spare: the kernel holds each page of a copy while that is made, and lets go of the parts of
-//! a huge page together.
+
+use std::io;
 
 use oxen_netif::PAGE;
+use oxen_xen::gntalloc::{self, OwnGrants};
 use rustix::mm::{Advice, madvise};
 
 /// Bytes of a huge page, and where it begins.
@@ -16,7 +16,17 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// So many pages, of one huge page as far as that goes.
+    /// So many pages that copies name by grants, which spares the kernel from finding them.
+    ///
+    /// # Errors
+    /// Those of [`gntalloc::pages`].
+    pub fn granted(pages: usize) -> io::Result<(Self, OwnGrants)> {
+        let (grants, memory) = gntalloc::pages(pages)?;
+        Ok((Self { memory }, grants))
+    }
+
+    /// So many pages of any memory: of a huge page if the kernel has one to spare. It holds each page of a copy while that is made, and lets
+    /// go of the parts of a huge page together.
     pub fn new(pages: usize) -> Self {
         let size = pages * PAGE;
         let room = size.next_multiple_of(HUGE);

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::mem::take;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use oxen_xen::gntalloc::OwnGrants;
 use oxen_xen::gntdev::{CopyBatch, GrantPart, Grants};
 
 use crate::vnet::Header;
@@ -29,7 +31,7 @@ pub struct Store<'a> {
 }
 
 /// Copies of a batch at most.
-pub const COPIES: usize = 160;
+pub const COPIES: usize = 64;
 /// For each copy of a batch, whether it was made.
 pub type Made = ArrayVec<bool, COPIES>;
 
@@ -73,12 +75,12 @@ pub struct GuestPages {
 }
 
 impl GuestPages {
-    /// Pages that `domid` grants.
-    pub const fn new(grants: Grants, domid: u16) -> Self {
+    /// Pages that `domid` grants, and memory of this process that is named by grants too.
+    pub const fn new(grants: Grants, domid: u16, own: Option<Arc<OwnGrants>>) -> Self {
         Self {
             grants,
             domid,
-            batch: CopyBatch::new(),
+            batch: CopyBatch::new(own),
         }
     }
 
@@ -91,10 +93,10 @@ impl GuestPages {
     }
 
     fn run(&mut self, mut batch: CopyBatch<'_>) -> io::Result<Made> {
-        self.grants.copy(&mut batch)?;
+        let result = self.grants.copy(&mut batch);
         let made = batch.outcomes().map(|outcome| outcome == 0).collect();
         self.batch = batch.emptied();
-        Ok(made)
+        result.map(|()| made)
     }
 }
 

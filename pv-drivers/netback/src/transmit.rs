@@ -21,8 +21,8 @@ use crate::vnet::{Checksum, Header};
 
 /// Packets that are copied with one call.
 const PACKETS: usize = 64;
-/// Pages for their parts, one for each.
-pub const PAGES: usize = 128;
+/// Pages for their parts, one for each. Few, as for what goes to the guest.
+pub const PAGES: usize = 40;
 const _: () = assert!(PAGES <= COPIES);
 
 /// Words of the ring's journal.

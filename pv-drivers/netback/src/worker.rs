@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use oxen_backend::{DeviceId, Failure, Journal, Journals, Linger};
 use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
+use oxen_xen::gntalloc::OwnGrants;
 use oxen_xen::gntdev::{GrantMapping, Grants};
 
 use crate::arena::Arena;
@@ -79,6 +80,7 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
         devices.push((
             Grants::open().map_err(opened)?,
             EventChannels::open().map_err(opened)?,
+            memory(),
         ));
     }
     // Not before the interface is ours: the earlier worker is gone with it.
@@ -90,39 +92,61 @@ fn prepare(job: &Job) -> Result<Vec<Served>, Failure> {
     thread::spawn(end_with_manager);
     let credit = (job.rate).map(|rate| Arc::new(Mutex::new(Credit::new(rate, Instant::now()))));
     let parts = job.queues.iter().zip(devices).zip(taps).zip(journals);
-    let queues = parts.map(|(((queue, (grants, events)), interface), journals)| {
-        let map = |page: u32| {
-            (grants.map(job.domid, &[page])).map_err(|error| {
-                Failure::Guest(format!("its ring's page {page} cannot be mapped: {error}"))
-            })
-        };
-        let small = |error| Failure::Host(format!("ring: {error}"));
-        let own = job.filter.then_some(job.mac);
-        let drops = || Drops::new(format!("domain {}, interface {name}", job.domid));
-        let memory = Arena::new(transmit::PAGES + receive::PAGES).split(transmit::PAGES);
-        Ok(Queue {
-            transmit: Transmit::attach(map(queue.transmit)?, journals.0, own, drops(), memory.0)
+    let queues = parts.map(
+        |(((queue, (grants, events, (memory, named))), interface), journals)| {
+            let map = |page: u32| {
+                (grants.map(job.domid, &[page])).map_err(|error| {
+                    Failure::Guest(format!("its ring's page {page} cannot be mapped: {error}"))
+                })
+            };
+            let small = |error| Failure::Host(format!("ring: {error}"));
+            let own = job.filter.then_some(job.mac);
+            let drops = || Drops::new(format!("domain {}, interface {name}", job.domid));
+            let memory = memory.split(transmit::PAGES);
+            Ok(Queue {
+                transmit: Transmit::attach(
+                    map(queue.transmit)?,
+                    journals.0,
+                    own,
+                    drops(),
+                    memory.0,
+                )
                 .map_err(small)?,
-            receive: Receive::attach(
-                map(queue.receive)?,
-                journals.1,
-                job.guest,
-                drops(),
-                memory.1,
-            )
-            .map_err(small)?,
-            ports: bind(events, job.domid, queue.events)?,
-            pages: GuestPages::new(grants, job.domid),
-            interface,
-            credit: credit.clone(),
-            tells: job.guest.tells,
-            linger: Linger::default(),
-            gave: false,
-            put_off: PutOff::default(),
-            courtesy: Courtesy::default(),
-        })
-    });
+                receive: Receive::attach(
+                    map(queue.receive)?,
+                    journals.1,
+                    job.guest,
+                    drops(),
+                    memory.1,
+                )
+                .map_err(small)?,
+                ports: bind(events, job.domid, queue.events)?,
+                pages: GuestPages::new(grants, job.domid, named.map(Arc::new)),
+                interface,
+                credit: credit.clone(),
+                tells: job.guest.tells,
+                linger: Linger::default(),
+                gave: false,
+                put_off: PutOff::default(),
+                courtesy: Courtesy::default(),
+            })
+        },
+    );
     queues.collect()
+}
+
+/// For a queue's packets, named by grants if that can be.
+fn memory() -> (Arena, Option<OwnGrants>) {
+    let pages = transmit::PAGES + receive::PAGES;
+    match Arena::granted(pages) {
+        Ok((memory, grants)) => (memory, Some(grants)),
+        Err(error) => {
+            log::info!(
+                "copies take longer, for there is no memory that is named by grants: {error}"
+            );
+            (Arena::new(pages), None)
+        }
+    }
 }
 
 /// The journals of each queue: of the ring on which the guest sends, and of the one on which it receives.
