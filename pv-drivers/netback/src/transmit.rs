@@ -8,7 +8,7 @@ use oxen_backend::Failure;
 use oxen_config::vif::Mac;
 use oxen_netif::extra::{Gso, GsoKind};
 use oxen_netif::headers::{HEAD, is_ipv6, transport};
-use oxen_netif::transmit::{Assembler, Packet, REQUEST, RESPONSE, SLOTS_MAX};
+use oxen_netif::transmit::{Assembler, Head, Packet, Part, REQUEST, RESPONSE, SLOTS_MAX};
 use oxen_netif::{PAGE, Status};
 use oxen_ring::{BackRing, TooSmall};
 use rustix::io::Errno;
@@ -37,6 +37,40 @@ pub struct Transmit<M, J> {
     /// The guest's address, where it may send from that only.
     own: Option<Mac>,
     drops: Drops,
+}
+
+/// Packets of a turn, with the parts of all one behind the other.
+#[derive(Default)]
+struct Taken {
+    /// Each with how many parts it has.
+    heads: ArrayVec<(Head, usize), PACKETS>,
+    parts: ArrayVec<Part, PAGES>,
+}
+
+impl Taken {
+    /// Whether there may be no room for another.
+    const fn is_full(&self) -> bool {
+        self.heads.is_full() || self.parts.remaining_capacity() < SLOTS_MAX
+    }
+
+    /// Adds one, unless that is so.
+    fn push(&mut self, packet: &Packet) {
+        let parts = &packet.parts;
+        if self.parts.try_extend_from_slice(parts).is_ok() {
+            // There is room for it.
+            let _ = self.heads.try_push((packet.head, parts.len()));
+        }
+    }
+
+    /// All of them.
+    fn iter(&self) -> impl Iterator<Item = (Head, &[Part])> {
+        let mut rest = &self.parts[..];
+        self.heads.iter().map(move |&(head, count)| {
+            let (parts, others) = rest.split_at(count);
+            rest = others;
+            (head, parts)
+        })
+    }
 }
 
 /// What came of a turn.
@@ -85,22 +119,20 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         mut may_send: impl FnMut() -> bool,
         mut spend: impl FnMut(u16),
     ) -> Result<Turn, Failure> {
-        let mut packets: ArrayVec<Packet, PACKETS> = ArrayVec::new();
-        let mut parts = 0;
+        let mut taken = Taken::default();
         let mut full = false;
         while may_send() {
-            full = packets.is_full() || parts + SLOTS_MAX > PAGES;
+            full = taken.is_full();
             if full {
                 break;
             }
             let Some(packet) = self.next()? else {
                 break;
             };
-            parts += packet.parts.len();
-            spend(packet.size);
-            packets.push(packet);
+            spend(packet.head.size);
+            taken.push(packet);
         }
-        if packets.is_empty() {
+        if taken.heads.is_empty() {
             return Ok(Turn {
                 packets: 0,
                 parts: 0,
@@ -108,21 +140,21 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
                 notify: self.ring.publish(),
             });
         }
-        let copied = fetch(&packets, pages, &mut self.arena)
+        let copied = fetch(&taken, pages, &mut self.arena)
             .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;
         let mut memory = self.arena.bytes().chunks_exact(PAGE);
         let mut copied = copied.iter().copied();
-        for packet in &packets {
+        for (head, parts) in taken.iter() {
             let mut whole = true;
             let mut bytes: ArrayVec<&[u8], SLOTS_MAX> = ArrayVec::new();
-            for length in lengths(packet) {
+            for length in lengths(head, parts) {
                 whole &= copied.next().unwrap_or(false);
                 bytes.extend(memory.next().map(|page| &page[..length]));
             }
-            let outcome = match packet.flaw {
+            let outcome = match head.flaw {
                 Some(flaw) => Err(Reason::Flaw(flaw)),
                 None if !whole => Err(Reason::Grant),
-                None => send(packet, &bytes, self.own, interface)?,
+                None => send(head, &bytes, self.own, interface)?,
             };
             let status = match outcome {
                 Ok(()) => Status::Okay,
@@ -131,14 +163,14 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
                     answer(reason)
                 }
             };
-            for response in packet.responses(status) {
+            for response in head.responses(parts, status) {
                 (self.ring.respond(&response.encode()))
                     .map_err(|error| Failure::Host(error.to_string()))?;
             }
         }
         Ok(Turn {
-            packets: packets.len(),
-            parts,
+            packets: taken.heads.len(),
+            parts: taken.parts.len(),
             full,
             notify: self.ring.publish(),
         })
@@ -173,10 +205,10 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
     }
 
     /// The next whole packet.
-    fn next(&mut self) -> Result<Option<Packet>, Failure> {
+    fn next(&mut self) -> Result<Option<&Packet>, Failure> {
         while let Some(slot) = self.ring.take().map_err(of_guest)? {
-            if let Some(packet) = self.assembler.slot(slot).map_err(of_guest)? {
-                return Ok(Some(packet));
+            if self.assembler.slot(slot).map_err(of_guest)? {
+                return Ok(Some(self.assembler.packet()));
             }
         }
         Ok(None)
@@ -188,17 +220,19 @@ fn of_guest(error: impl std::fmt::Display) -> Failure {
 }
 
 /// Bytes of the parts that are copied.
-fn lengths(packet: &Packet) -> impl Iterator<Item = usize> + '_ {
-    let parts = packet.parts.iter().filter(|part| part.length > 0);
-    (parts.filter(|_| packet.flaw.is_none())).map(|part| usize::from(part.length))
+fn lengths(head: Head, parts: &[Part]) -> impl Iterator<Item = usize> {
+    copied(head, parts).map(|part| usize::from(part.length))
+}
+
+/// The parts that are copied: they have bytes, and the packet no flaw.
+fn copied(head: Head, parts: &[Part]) -> impl Iterator<Item = &Part> {
+    let is_sound = head.flaw.is_none();
+    (parts.iter()).filter(move |part| is_sound && part.length > 0)
 }
 
 /// Copies each part to a page of its own.
-fn fetch(packets: &[Packet], pages: &mut impl Pages, arena: &mut Arena) -> io::Result<Made> {
-    let sound = packets.iter().filter(|packet| packet.flaw.is_none());
-    let parts = sound
-        .flat_map(|packet| &packet.parts)
-        .filter(|part| part.length > 0);
+fn fetch(taken: &Taken, pages: &mut impl Pages, arena: &mut Arena) -> io::Result<Made> {
+    let parts = taken.iter().flat_map(|(head, parts)| copied(head, parts));
     let memory = arena.bytes_mut().chunks_exact_mut(PAGE);
     let copies = parts.zip(memory).map(|(part, page)| Fetch {
         reference: part.reference,
@@ -218,7 +252,7 @@ const fn answer(reason: Reason) -> Status {
 
 /// Sends a packet, or says why it goes no further.
 fn send(
-    packet: &Packet,
+    packet: Head,
     bytes: &[&[u8]],
     own: Option<Mac>,
     interface: &mut impl Interface,

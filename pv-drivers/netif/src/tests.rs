@@ -12,7 +12,9 @@ fn assemble(words: impl IntoIterator<Item = [u32; 3]>) -> Result<Vec<Packet>, Br
     let mut assembler = Assembler::new();
     let mut packets = Vec::new();
     for slot in words {
-        packets.extend(assembler.slot(slot)?);
+        if assembler.slot(slot)? {
+            packets.push(assembler.packet().clone());
+        }
     }
     Ok(packets)
 }
@@ -72,7 +74,7 @@ fn every_slot_is_answered_in_its_place() {
     let [packet] = &packets[..] else {
         panic!("one packet: {packets:?}");
     };
-    let answers: Vec<_> = packet.responses(Status::Okay).collect();
+    let answers: Vec<_> = packet.head.responses(&packet.parts, Status::Okay).collect();
     let answers: Vec<_> = answers.iter().map(|a| (a.id, a.status)).collect();
     let okay = Status::Okay;
     assert_eq!(
@@ -148,8 +150,14 @@ fn a_packet_with_a_flaw_costs_only_itself() {
         let count = words.len();
         let packets = assemble(words).expect("no fault of the peer");
         assert_eq!(packets.len(), 1);
-        assert_eq!(packets[0].flaw, flaw);
-        assert_eq!(packets[0].responses(Status::Error).count(), count);
+        assert_eq!(packets[0].head.flaw, flaw);
+        assert_eq!(
+            packets[0]
+                .head
+                .responses(&packets[0].parts, Status::Error)
+                .count(),
+            count
+        );
     }
 }
 
@@ -247,8 +255,8 @@ proptest! {
         let packets = assemble(slots(&parts, blank, gso, 0xFFF0)).expect("an honest peer");
         prop_assert_eq!(packets.len(), 1);
         let packet = &packets[0];
-        prop_assert_eq!(packet.flaw, None);
-        prop_assert_eq!((packet.checksum_blank, packet.gso), (blank, gso));
+        prop_assert_eq!(packet.head.flaw, None);
+        prop_assert_eq!((packet.head.checksum_blank, packet.head.gso), (blank, gso));
         let found: Vec<_> = packet.parts.iter().map(|p| (p.reference, p.offset, p.length)).collect();
         prop_assert_eq!(found, parts);
     }
@@ -264,10 +272,11 @@ proptest! {
             let mut words = slot(offset % 5000, flags, id, size);
             words[0] = reference;
             match assembler.slot(words) {
-                Ok(None) => {}
-                Ok(Some(packet)) => {
-                    sound(&packet);
-                    prop_assert_eq!(packet.responses(Status::Okay).count(), open);
+                Ok(false) => {}
+                Ok(true) => {
+                    let packet = assembler.packet();
+                    sound(packet);
+                    prop_assert_eq!(packet.head.responses(&packet.parts, Status::Okay).count(), open);
                     open = 0;
                 }
                 Err(_) => break,
@@ -300,11 +309,11 @@ proptest! {
 
 /// What holds of every packet that is to be sent.
 fn sound(packet: &Packet) {
-    if packet.flaw.is_some() {
+    if packet.head.flaw.is_some() {
         return;
     }
     let total: usize = packet.parts.iter().map(|part| part.length as usize).sum();
-    assert_eq!(total, usize::from(packet.size));
+    assert_eq!(total, usize::from(packet.head.size));
     for part in &packet.parts {
         assert!(part.offset as usize + part.length as usize <= PAGE);
     }

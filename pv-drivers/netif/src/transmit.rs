@@ -171,11 +171,9 @@ impl fmt::Display for Broken {
 
 impl core::error::Error for Broken {}
 
-/// A packet, all of whose slots are there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
-    /// Its bytes, in order; not empty. Together they are as long as it is, unless it has a flaw.
-    pub parts: ArrayVec<Part, SLOTS_MAX>,
+/// What is known of a packet beside its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
     /// Bytes of all parts.
     pub size: u16,
     /// Whether its checksum is to be completed.
@@ -187,10 +185,10 @@ pub struct Packet {
     extras: usize,
 }
 
-impl Packet {
-    /// The responses to all of its slots, in their order.
+impl Head {
+    /// The responses to all slots of a packet with these parts, in their order.
     #[inline]
-    pub fn responses(&self, status: Status) -> impl Iterator<Item = Response> + '_ {
+    pub fn responses(self, parts: &[Part], status: Status) -> impl Iterator<Item = Response> + '_ {
         let null = Response {
             id: 0,
             status: Status::Null,
@@ -199,12 +197,21 @@ impl Packet {
             id: part.id,
             status,
         };
-        let first = self.parts.iter().take(1).map(answer);
-        let rest = self.parts.iter().skip(1).map(answer);
+        let first = parts.iter().take(1).map(answer);
+        let rest = parts.iter().skip(1).map(answer);
         first
             .chain(core::iter::repeat_n(null, self.extras))
             .chain(rest)
     }
+}
+
+/// A packet, all of whose slots are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// What is known of it.
+    pub head: Head,
+    /// Its bytes, in order; not empty. Together they are as long as it is, unless it has a flaw.
+    pub parts: ArrayVec<Part, SLOTS_MAX>,
 }
 
 /// Makes packets of slots, in the order in which they are on the ring.
@@ -226,38 +233,50 @@ impl Assembler {
         Self {
             next: Next::First,
             packet: Packet {
+                head: Head {
+                    size: 0,
+                    checksum_blank: false,
+                    gso: None,
+                    flaw: None,
+                    extras: 0,
+                },
                 parts: ArrayVec::new_const(),
-                size: 0,
-                checksum_blank: false,
-                gso: None,
-                flaw: None,
-                extras: 0,
             },
         }
     }
 
-    /// Takes a slot. A packet, if it was its last.
+    /// Takes a slot. True: it was the last one of a packet, which is [`Assembler::packet`] until the next slot is taken.
     ///
     /// # Errors
     /// The peer is broken: nothing that follows can be relied on.
     #[inline]
-    pub fn slot(&mut self, words: [u32; REQUEST]) -> Result<Option<Packet>, Broken> {
+    pub fn slot(&mut self, words: [u32; REQUEST]) -> Result<bool, Broken> {
         self.next = match self.next {
             Next::First => self.first(Request::decode(words)),
             Next::Extra { parts } => self.extra([words[0], words[1]], parts)?,
             Next::Part => self.part(Request::decode(words))?,
         };
         if self.next != Next::First {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut packet = core::mem::take(self).packet;
-        close(&mut packet)?;
-        Ok(Some(packet))
+        close(&mut self.packet)?;
+        Ok(true)
+    }
+
+    /// The packet that slots are made to.
+    pub const fn packet(&self) -> &Packet {
+        &self.packet
     }
 
     fn first(&mut self, request: Request) -> Next {
-        self.packet.size = request.size;
-        self.packet.checksum_blank = request.flags.contains(Flags::CHECKSUM_BLANK);
+        self.packet.head = Head {
+            size: request.size,
+            checksum_blank: request.flags.contains(Flags::CHECKSUM_BLANK),
+            gso: None,
+            flaw: None,
+            extras: 0,
+        };
+        self.packet.parts.clear();
         // Its length is known when those of all others are.
         self.packet.parts.push(Part {
             reference: request.reference,
@@ -275,12 +294,13 @@ impl Assembler {
 
     fn extra(&mut self, words: [u32; 2], parts: bool) -> Result<Next, Broken> {
         let (extra, more) = Extra::decode(words).map_err(Broken::Extra)?;
-        self.packet.extras += 1;
-        if self.packet.extras > KINDS {
+        let head = &mut self.packet.head;
+        head.extras += 1;
+        if head.extras > KINDS {
             return Err(Broken::Extras);
         }
         match extra {
-            Extra::Gso(gso) => self.packet.gso = Some(gso),
+            Extra::Gso(gso) => head.gso = Some(gso),
             Extra::MulticastAdd(_) | Extra::MulticastRemove(_) => return Err(Broken::Multicast),
             Extra::Hash | Extra::Headroom => {}
         }
@@ -312,18 +332,19 @@ const fn in_page(part: &Part) -> Result<(), Broken> {
 
 /// Judges a packet as a whole, and finds out how long its first part is.
 fn close(packet: &mut Packet) -> Result<(), Broken> {
-    let others: usize = (packet.parts.iter().skip(1))
+    let Packet { head, parts } = packet;
+    let others: usize = (parts.iter().skip(1))
         .map(|part| usize::from(part.length))
         .sum();
-    let first = usize::from(packet.size).checked_sub(others);
-    packet.flaw = match first {
+    let first = usize::from(head.size).checked_sub(others);
+    head.flaw = match first {
         None => Some(Flaw::Parts),
-        Some(_) if packet.parts.len() > SLOTS_MIN => Some(Flaw::Slots),
-        Some(_) if usize::from(packet.size) < ETHERNET_HEADER => Some(Flaw::Short),
-        Some(_) if packet.gso.is_some() && !packet.checksum_blank => Some(Flaw::Checksum),
+        Some(_) if parts.len() > SLOTS_MIN => Some(Flaw::Slots),
+        Some(_) if usize::from(head.size) < ETHERNET_HEADER => Some(Flaw::Short),
+        Some(_) if head.gso.is_some() && !head.checksum_blank => Some(Flaw::Checksum),
         Some(_) => None,
     };
-    if let (Some(part), Some(length)) = (packet.parts.first_mut(), first) {
+    if let (Some(part), Some(length)) = (parts.first_mut(), first) {
         part.length = length as u16;
         in_page(part)?;
     }

@@ -23,15 +23,19 @@ fn slots(input: &[u8]) -> (usize, Option<Broken>) {
         };
         open += 1;
         match assembler.slot([word(0), word(4), word(8)]) {
-            Ok(None) => {}
-            Ok(Some(packet)) => {
-                assert_eq!(packet.responses(Status::Okay).count(), open);
+            Ok(false) => {}
+            Ok(true) => {
+                let packet = assembler.packet();
+                assert_eq!(
+                    packet.head.responses(&packet.parts, Status::Okay).count(),
+                    open
+                );
                 let total: usize = packet.parts.iter().map(|part| part.length as usize).sum();
-                assert!(packet.flaw.is_some() || total == usize::from(packet.size));
+                assert!(packet.head.flaw.is_some() || total == usize::from(packet.head.size));
                 assert!(
                     (packet.parts.iter())
                         .all(|part| part.offset as usize + part.length as usize <= 4096
-                            || packet.flaw.is_some())
+                            || packet.head.flaw.is_some())
                 );
                 (packets, open) = (packets + 1, 0);
             }
