@@ -2,12 +2,10 @@
 //!
 //! Each byte is copied once. Nothing here hands out references: the guest may change its memory at any time.
 
-use core::cell::Cell;
 use core::sync::atomic::Ordering;
 
 use oxen_core::address::{Gfn, GuestLinear, GuestPhys, PAGE_SIZE};
 use oxen_core::guest_page::GuestPage;
-use oxen_core::memory::p2m::Span;
 use oxen_core::memory::transfer::{self, Space};
 use oxen_core::memory::walk::{self, Access, GuestPhysRead, PageFault};
 use spin::MutexGuard;
@@ -27,32 +25,17 @@ pub struct Fault {
     pub error_code: u32,
 }
 
-/// A domain's guest-physical memory during one copy: its map stays locked, and the entry that was used last is remembered,
-/// as a guest's page tables and data mostly lie in few large pages.
-struct View<'a> {
-    p2m: MutexGuard<'a, DomainP2m>,
-    last: Cell<Option<Span>>,
-}
+/// A domain's guest-physical memory during one copy: its map stays locked.
+struct View<'a>(MutexGuard<'a, DomainP2m>);
 
 impl<'a> View<'a> {
     fn new(domain: &'a Domain) -> Self {
-        Self {
-            p2m: domain.p2m.lock(),
-            last: Cell::new(None),
-        }
+        Self(domain.p2m.lock())
     }
 
     #[inline]
     fn page(&self, gfn: Gfn, write: bool) -> Option<GuestPage> {
-        let span = match self.last.get() {
-            Some(span) if span.contains(gfn) => span,
-            _ => {
-                let span = self.p2m.lookup_span(gfn)?;
-                self.last.set(Some(span));
-                span
-            }
-        };
-        let mapping = span.mapping(gfn);
+        let mapping = self.0.lookup(gfn)?;
         if write && !mapping.kind.writable() {
             return None;
         }

@@ -5,6 +5,8 @@
 //! 5.4); where an entry leads to a table, bits 61:52, which both ignore too, count that table's entries. A table whose last
 //! entry goes is taken out of the map.
 
+use core::cell::Cell;
+
 use arrayvec::ArrayVec;
 use oxen_abi::Errno;
 
@@ -142,6 +144,13 @@ pub struct Span {
 }
 
 impl Span {
+    const NONE: Self = Self {
+        first: Gfn(0),
+        frames: 0,
+        frame: Mfn(0),
+        kind: Kind::Ram,
+    };
+
     /// Whether `gfn` is in it.
     pub const fn contains(&self, gfn: Gfn) -> bool {
         gfn.0.wrapping_sub(self.first.0) < self.frames
@@ -189,6 +198,9 @@ struct Place {
     slot: usize,
 }
 
+/// Spans that are remembered: half of them of large pages.
+const RECENT: usize = 16;
+
 /// A domain's guest-physical map.
 pub struct P2m<M> {
     format: Format,
@@ -201,6 +213,8 @@ pub struct P2m<M> {
     most_tables: u64,
     /// Largest level of leaves: 2 (1 GiB), 1 (2 MiB) or 0.
     largest: u32,
+    /// What was looked up last, see [`recent`]. Nothing of it outlives a change.
+    recent: [Cell<Span>; RECENT],
 }
 
 impl<M: TableMemory> P2m<M> {
@@ -216,6 +230,7 @@ impl<M: TableMemory> P2m<M> {
             unlinked: Unlinked::new_const(),
             most_tables: u64::MAX,
             largest,
+            recent: [const { Cell::new(Span::NONE) }; RECENT],
         })
     }
 
@@ -240,8 +255,19 @@ impl<M: TableMemory> P2m<M> {
     }
 
     /// What `gfn` leads to.
+    #[inline]
     pub fn lookup(&self, gfn: Gfn) -> Option<Mapping> {
-        self.lookup_span(gfn).map(|span| span.mapping(gfn))
+        let (large, small) = recent(gfn);
+        for place in [large, small] {
+            let span = self.recent[place].get();
+            if span.contains(gfn) {
+                return Some(span.mapping(gfn));
+            }
+        }
+        let span = self.lookup_span(gfn)?;
+        let place = if span.frames == 1 { small } else { large };
+        self.recent[place].set(span);
+        Some(span.mapping(gfn))
     }
 
     /// What `gfn` leads to, with all that the same entry maps.
@@ -420,6 +446,9 @@ impl<M: TableMemory> P2m<M> {
 
     /// Writes an entry; `above` is the entry that leads to its table, which counts it. The root has none.
     fn write(&mut self, above: Option<Place>, place: Place, entry: u64) {
+        for span in &mut self.recent {
+            *span.get_mut() = Span::NONE;
+        }
         let was_used = self.read(place) != 0;
         self.memory.write(place.table, place.slot, entry);
         if let Some(above) = above
@@ -522,6 +551,13 @@ fn check_range(gfn: Gfn, frames: u64) -> Result<(), MapError> {
         Some(end) if end <= limit => Ok(()),
         _ => Err(MapError::BeyondMap),
     }
+}
+
+/// Where a frame's span is remembered, if its page is large and if it is small. A guest's page tables and what its calls name are mostly in few
+/// large pages, but for the lowest addresses.
+const fn recent(gfn: Gfn) -> (usize, usize) {
+    let half = RECENT / 2;
+    ((gfn.0 >> 9) as usize % half, half + gfn.0 as usize % half)
 }
 
 /// Whether an entry above the lowest level leads to a table.
