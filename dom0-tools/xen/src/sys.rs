@@ -204,6 +204,9 @@ impl Drop for Pages {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
@@ -220,6 +223,25 @@ mod tests {
         assert_eq!(pages.size(), 2 * PAGE_SIZE);
         // SAFETY: inside the mapping.
         assert_eq!(unsafe { pages.as_ptr().add(PAGE_SIZE).read() }, 0);
+    }
+
+    #[test]
+    fn pages_are_placed_inside_of_their_room_only() {
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(PAGE_SIZE as u64).expect("room for a page");
+        let room = Pages::room(2).expect("addresses");
+        assert!(room.place(2, file.as_fd(), 1, 0).is_err());
+        assert!(room.place(1, file.as_fd(), 2, 0).is_err());
+        room.place(1, file.as_fd(), 1, 0).expect("a page");
+        let before = room.as_ptr() as usize;
+        // SAFETY: the page of the file, which nobody else has.
+        let page = unsafe { room.leak(1) };
+        assert_eq!(page.as_ptr() as usize, before + PAGE_SIZE);
+        page.fill(7);
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 4095)
+            .expect("what was written");
+        assert_eq!((page.len(), byte), (PAGE_SIZE, [7]));
     }
 
     #[test]
