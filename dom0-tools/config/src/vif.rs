@@ -265,9 +265,9 @@ fn parse_rate(text: &str) -> Option<Rate> {
         Some(parsed) => {
             let (count, unit) = parsed?;
             let scale = match unit {
-                "us" | "" => 1,
-                "ms" => 1_000,
-                "s" => 1_000_000,
+                "us" | "u" => 1,
+                "ms" | "m" => 1_000,
+                "s" | "" => 1_000_000,
                 _ => return None,
             };
             u32::try_from(count.checked_mul(scale)?).ok()?

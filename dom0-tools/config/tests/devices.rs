@@ -31,9 +31,28 @@ fn the_forms_of_a_disk_say_the_same() {
         "/root/image.iso,raw,hdc,devtype=cdrom",
         "format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/root/image.iso",
         "raw:/root/image.iso,hdc:cdrom,ro",
+        // A disc is not written, whatever `access` says.
+        "/root/image.iso,raw,hdc,rw,cdrom",
     ] {
         assert_eq!(disk(same), cdrom, "{same}");
     }
+}
+
+#[test]
+fn places_are_those_of_what_has_no_name_yet() {
+    let volume = disk("/a,raw,xvda,ro");
+    for same in [
+        "format=raw,/a,xvda,ro",
+        "vdev=xvda,/a,raw,ro",
+        "access=ro,vdev=xvda,/a,",
+        "raw:/a,access=ro,xvda",
+    ] {
+        assert_eq!(disk(same), volume, "{same}");
+    }
+    let words = ["target=/a", "vdev=xvda", "ro"];
+    assert!(DiskSpec::from_words(&words).is_err(), "ro is no format");
+    let words = ["target=/a", "vdev=xvda,raw", "ro"];
+    assert_eq!(DiskSpec::from_words(&words).ok(), Some(volume));
 }
 
 #[test]
@@ -92,6 +111,20 @@ fn interfaces_are_read() {
         interval_us: 20_000,
     };
     assert_eq!(full.rate, Some(rate));
+    for (text, interval_us) in [
+        ("rate=1MB/s", 50_000),
+        ("rate=1MB/s@2", 2_000_000),
+        ("rate=1MB/s@2s", 2_000_000),
+        ("rate=1MB/s@20m", 20_000),
+        ("rate=1MB/s@20u", 20),
+        ("rate=1MB/s@20us", 20),
+    ] {
+        let rate = Rate {
+            interval_us,
+            ..rate
+        };
+        assert_eq!(vif(text).rate, Some(rate), "{text}");
+    }
     assert_eq!((full.mtu, full.trusted), (Some(9000), Some(false)));
     assert_eq!(full.backend_type, VifBackend::Ox);
     let own = vif("type=kernel,offload=0,queues=2,filter=on");

@@ -18,6 +18,23 @@ use crate::{names, tree};
 /// Where the kernel shows its back end for disks, once that is loaded.
 const KERNEL_DRIVER: &str = "/sys/bus/xen-backend/drivers/vbd";
 
+/// Makes a disk's target a whole path: its domain's next life begins in another directory.
+///
+/// # Errors
+/// The directory is not there any more, or its name is no text.
+pub fn locate(spec: &mut DiskSpec) -> Result<(), Failure> {
+    let Some(target) = spec.target.as_mut().filter(|target| !target.is_empty()) else {
+        return Ok(());
+    };
+    let wrong = |why: &dyn std::fmt::Display| {
+        Failure::ConfigUse(format!("disk {}: {target}: {why}", spec.vdev))
+    };
+    let whole = std::path::absolute(&*target).map_err(|error| wrong(&error))?;
+    let whole = whole.into_os_string().into_string();
+    *target = whole.map_err(|_| wrong(&"its directory's name is not UTF-8"))?;
+    Ok(())
+}
+
 /// A disk that can be served.
 #[derive(Debug)]
 pub struct Disk<'a> {

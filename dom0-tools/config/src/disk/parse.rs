@@ -52,6 +52,13 @@ const PREFIXES: &[(&str, DiskFormat)] = &[
     ("ioemu", DiskFormat::Raw),
 ];
 
+/// Positional parameters, in their order: those that are not given by name take the others' places.
+const PLACES: usize = 4;
+const TARGET: usize = 0;
+const FORMAT: usize = 1;
+const VDEV: usize = 2;
+const ACCESS: usize = 3;
+
 /// What has been read so far.
 #[derive(Default)]
 struct Reader<'a> {
@@ -62,8 +69,8 @@ struct Reader<'a> {
     read_only: Option<bool>,
     cdrom: Option<bool>,
     rest: DiskSpec,
-    /// Positional parameters seen, empty ones too.
-    positional: usize,
+    /// What was given by name or by its place, empty or not: of these positional parameters, in their order.
+    given: [bool; PLACES],
     /// The old form has no format among its positional parameters.
     prefixed: bool,
 }
@@ -72,38 +79,59 @@ impl FromStr for DiskSpec {
     type Err = DiskError;
 
     fn from_str(spec: &str) -> Result<Self, DiskError> {
+        Self::from_words(&[spec])
+    }
+}
+
+impl DiskSpec {
+    /// Reads a disk that is described in several words, as on a command line: `target=` ends with its word only.
+    ///
+    /// # Errors
+    /// As for a disk in a configuration.
+    pub fn from_words<S: AsRef<str>>(words: &[S]) -> Result<Self, DiskError> {
+        let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+        let spec = words.join(",");
         let mut reader = Reader {
-            spec,
+            spec: &spec,
             ..Reader::default()
         };
-        let mut rest = reader.prefix(spec.trim_start())?;
-        loop {
-            let start = rest.trim_start();
-            // By name the target takes all that follows, commas and blanks too.
-            if let Some(target) = start.strip_prefix("target=") {
-                if reader.target.is_some_and(|target| !target.is_empty()) {
-                    return Err(reader.twice("target"));
-                }
-                reader.target = Some(target);
-                break;
-            }
-            let (parameter, more) = match start.split_once(',') {
-                Some((parameter, more)) => (parameter, Some(more)),
-                None => (start, None),
-            };
-            if !(parameter.is_empty() && more.is_none()) {
-                reader.parameter(parameter.trim_end())?;
-            }
-            match more {
-                Some(more) => rest = more,
-                None => break,
-            }
+        for (nth, word) in words.into_iter().enumerate() {
+            let word = word.trim_start();
+            let word = if nth == 0 { reader.prefix(word)? } else { word };
+            reader.word(word)?;
         }
         reader.finish()
     }
 }
 
 impl<'a> Reader<'a> {
+    /// Reads parameters, up to the end or to a target by name.
+    fn word(&mut self, mut rest: &'a str) -> Result<(), DiskError> {
+        loop {
+            let start = rest.trim_start();
+            // By name the target takes all that follows, commas and blanks too.
+            if let Some(target) = start.strip_prefix("target=") {
+                if self.target.is_some_and(|target| !target.is_empty()) {
+                    return Err(self.twice("target"));
+                }
+                self.given[TARGET] = true;
+                self.target = Some(target);
+                return Ok(());
+            }
+            let (parameter, more) = match start.split_once(',') {
+                Some((parameter, more)) => (parameter, Some(more)),
+                None => (start, None),
+            };
+            if !(parameter.is_empty() && more.is_none()) {
+                self.parameter(parameter.trim_end())?;
+            }
+            match more {
+                Some(more) => rest = more,
+                None => return Ok(()),
+            }
+        }
+    }
+
     fn twice(&self, parameter: &'static str) -> DiskError {
         DiskError::Twice {
             spec: self.spec.to_owned(),
@@ -206,20 +234,16 @@ impl<'a> Reader<'a> {
     }
 
     fn positional(&mut self, text: &'a str) -> Result<(), DiskError> {
-        self.positional += 1;
-        // The old form leaves the second place out.
-        let place = match (self.prefixed, self.positional) {
-            (true, place) if place > 1 => place + 1,
-            (_, place) => place,
-        };
-        match place {
-            1 if self.target.is_some() => Err(self.twice("target")),
-            1 => {
+        // The old form has no place for the format.
+        let is_free = |place: &usize| !(self.given[*place] || self.prefixed && *place == FORMAT);
+        match (0..PLACES).find(is_free) {
+            Some(TARGET) => {
+                self.given[TARGET] = true;
                 self.target = Some(text);
                 Ok(())
             }
-            2 => self.set_format(text),
-            3 => match text.split_once(':') {
+            Some(FORMAT) => self.set_format(text),
+            Some(VDEV) => match text.split_once(':') {
                 Some((vdev, kind)) => {
                     let names = [("cdrom", true), ("disk", false)];
                     self.cdrom = Some(self.named("the device's type", kind, &names)?);
@@ -227,12 +251,13 @@ impl<'a> Reader<'a> {
                 }
                 None => self.set_vdev(text),
             },
-            4 => self.set_access(text),
-            _ => Err(self.unknown(text)),
+            Some(_) => self.set_access(text),
+            None => Err(self.unknown(text)),
         }
     }
 
     fn set_format(&mut self, value: &str) -> Result<(), DiskError> {
+        self.given[FORMAT] = true;
         if value.is_empty() {
             return Ok(());
         }
@@ -244,6 +269,7 @@ impl<'a> Reader<'a> {
     }
 
     fn set_vdev(&mut self, value: &'a str) -> Result<(), DiskError> {
+        self.given[VDEV] = true;
         if value.is_empty() {
             return Ok(());
         }
@@ -257,6 +283,7 @@ impl<'a> Reader<'a> {
     }
 
     fn set_access(&mut self, value: &str) -> Result<(), DiskError> {
+        self.given[ACCESS] = true;
         if value.is_empty() {
             return Ok(());
         }
@@ -290,7 +317,8 @@ impl<'a> Reader<'a> {
             target: target.map(str::to_owned),
             format,
             vdev: vdev.to_owned(),
-            read_only: self.read_only.unwrap_or(cdrom),
+            // As for xl, whatever `access` says.
+            read_only: cdrom || self.read_only.unwrap_or(false),
             cdrom,
             ..self.rest
         })

@@ -142,7 +142,7 @@ fn rate_limit(text: &str) -> Result<u32, String> {
 pub struct Memory {
     /// Name or number
     pub domain: String,
-    /// Size in KiB, or with a unit: b, k, m, g, t
+    /// Size in MiB, or with a unit: b, k, m, g, t
     pub size: String,
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::devices::{self, Common, Row};
 use crate::cli::BlockDetach;
 use crate::devices::{Class, DISKS};
-use crate::disks::Disk;
+use crate::disks::{self, Disk};
 use crate::failure::{Context, Failure};
 use crate::host::Toolstack;
 
@@ -58,10 +58,9 @@ impl Row for DiskRow {
 pub fn attach(word: &str, spec: &[String], host: &mut dyn Toolstack) -> Result<(), Failure> {
     let state = devices::guest(word, host)?;
     let domid = state.domid;
-    let text = spec.join(",");
-    let spec: DiskSpec = text
-        .parse()
-        .map_err(|error| Failure::Usage(format!("{error}")))?;
+    let mut spec =
+        DiskSpec::from_words(spec).map_err(|error| Failure::Usage(format!("{error}")))?;
+    disks::locate(&mut spec)?;
     let disk = Disk::check(&spec)?;
     let device = disk.device(domid);
     let there = host.store()?.read(&device.front);

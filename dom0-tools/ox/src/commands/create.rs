@@ -48,9 +48,10 @@ pub fn run(
 /// Makes the domain, with a record that says what to take back if this program is killed meanwhile.
 fn create(
     arguments: &Create,
-    config: DomainConfig,
+    mut config: DomainConfig,
     host: &mut dyn Toolstack,
 ) -> Result<(u16, Uuid), Failure> {
+    locate(&mut config)?;
     let held = names::hold(host, &config.name)?;
     free(&held, host)?;
     names::check_free(host, &config.name, None)?;
@@ -87,6 +88,15 @@ fn create(
         return Err(forget(undo(host, domid, uuid, failure)));
     }
     Ok((domid, uuid))
+}
+
+/// Makes all paths whole: the domain's next life begins in another directory.
+fn locate(config: &mut DomainConfig) -> Result<(), Failure> {
+    for path in std::iter::once(&mut config.kernel).chain(&mut config.ramdisk) {
+        *path = std::path::absolute(&*path)
+            .map_err(|error| Failure::ConfigUse(format!("{}: {error}", path.display())))?;
+    }
+    config.disks.iter_mut().try_for_each(disks::locate)
 }
 
 /// Makes way where a killed tool left a record, or nobody has looked after its domain's end. Fails if the domain is there.

@@ -46,11 +46,11 @@ pub fn max(arguments: &Memory, host: &mut dyn Toolstack) -> Result<(), Failure> 
         .context(|| format!("set the memory limit of domain {domid}"))
 }
 
-/// A size in KiB; without a unit it is in KiB, as for xl.
+/// A size, in KiB. Without a unit it is in MiB, as xl's program has it (its manual page says KiB).
 fn parse_size(text: &str) -> Result<u64, Failure> {
     let wrong = || {
         Failure::Usage(format!(
-            "{text:?} is no size: write a number of KiB, or one with b, k, m, g or t behind it, as in 512m"
+            "{text:?} is no size: write a number of MiB, or one with b, k, m, g or t behind it, as in 1g"
         ))
     };
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -61,8 +61,8 @@ fn parse_size(text: &str) -> Result<u64, Failure> {
         .to_ascii_lowercase();
     let bytes_shift = match unit.as_str() {
         "b" => 0,
-        "" | "k" | "kb" => 10,
-        "m" | "mb" => 20,
+        "k" | "kb" => 10,
+        "" | "m" | "mb" => 20,
         "g" | "gb" => 30,
         "t" | "tb" => 40,
         _ => return Err(wrong()),
@@ -79,9 +79,10 @@ mod tests {
     use super::parse_size;
 
     #[test]
-    fn sizes_are_kib_unless_they_say_otherwise() {
+    fn sizes_are_mib_unless_they_say_otherwise() {
         for (text, kib) in [
-            ("1024", 1024),
+            ("1024", 1_048_576),
+            ("1024k", 1024),
             ("2048m", 2_097_152),
             ("1G", 1_048_576),
             ("4096b", 4),
