@@ -116,7 +116,10 @@ impl Job {
             job.fail(Status::Error);
             return (job, Some(complaint));
         }
-        job.start = request.sector * oxen_blkif::SECTOR;
+        // Without data it is at no place: Linux has -1 there.
+        if sectors > 0 {
+            job.start = request.sector * oxen_blkif::SECTOR;
+        }
         job.length = segments.iter().map(|segment| segment.bytes()).sum();
         job.segments = segments;
         job.barrier = kind == Kind::Barrier;
@@ -213,16 +216,20 @@ fn steps(kind: Kind, has_data: bool) -> impl Iterator<Item = Step> {
     let steps: &[Step] = match kind {
         Kind::Read => &[Step::Read],
         Kind::Write => &[Step::Write],
-        Kind::Barrier => &[Step::Sync, Step::Write, Step::Sync],
+        Kind::Barrier if has_data => &[Step::Sync, Step::Write, Step::Sync],
         Kind::Flush if has_data => &[Step::Write, Step::Sync],
-        Kind::Flush => &[Step::Sync],
+        Kind::Barrier | Kind::Flush => &[Step::Sync],
     };
     steps.iter().copied()
 }
 
 /// Why the disk cannot do it, if it cannot.
 fn refuse(sector: u64, sectors: u64, kind: Kind, disk: &Geometry) -> Option<String> {
-    if disk.read_only && kind.writes() && (sectors > 0 || kind != Kind::Flush) {
+    // What is only to be flushed is at no place.
+    if sectors == 0 && matches!(kind, Kind::Flush | Kind::Barrier) {
+        return None;
+    }
+    if disk.read_only && kind.writes() {
         return Some("a write to a disk that is read-only".to_owned());
     }
     let unit = u64::from(disk.sector_size) / oxen_blkif::SECTOR;

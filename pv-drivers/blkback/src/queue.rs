@@ -188,7 +188,8 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Queue<M, J> {
         let from = self.next;
         while let Some(job) = self.jobs.get(self.place(self.next)) {
             let before = self.jobs.range(..self.place(self.next));
-            let mut running = before.filter(|job| job.stage != Stage::Done);
+            // What was read is off the disk, and waits for nothing but the copy.
+            let mut running = before.filter(|job| !matches!(job.stage, Stage::Read | Stage::Done));
             let held = if self.barriers == 0 {
                 false
             } else if job.barrier {

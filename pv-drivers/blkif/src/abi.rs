@@ -96,7 +96,8 @@ impl Abi {
             number => {
                 let kind = Kind::from_number(number).ok_or(wrong(Reason::Operation))?;
                 let count = usize::from(second);
-                if count > DIRECT_SEGMENTS || (count == 0 && kind != Kind::Flush) {
+                let may_be_empty = matches!(kind, Kind::Flush | Kind::Barrier);
+                if count > DIRECT_SEGMENTS || (count == 0 && !may_be_empty) {
                     return Err(wrong(Reason::SegmentCount(second.into())));
                 }
                 let mut segments = ArrayVec::new();

@@ -140,7 +140,7 @@ pub enum Body {
     Direct {
         /// Which way.
         kind: Kind,
-        /// None only for a flush.
+        /// None only for a flush or a barrier.
         segments: ArrayVec<Segment, DIRECT_SEGMENTS>,
     },
     /// The same with more segments, which are in pages of their own.

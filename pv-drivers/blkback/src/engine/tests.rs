@@ -221,6 +221,42 @@ fn what_is_written_is_read_and_is_in_the_file() {
     }
 }
 
+/// Linux says -1 for where a flush is, and gives flushing up for good where one fails.
+#[test]
+fn what_is_only_flushed_is_at_no_place() {
+    for read_only in [false, true] {
+        let mut bench = Bench::new(read_only);
+        for kind in [Kind::Flush, Kind::Barrier] {
+            for sector in [0, SECTORS + 1, u64::MAX] {
+                let segments = Default::default();
+                bench.ask(7, sector, Body::Direct { kind, segments });
+                let answer = bench.answers(1)[0];
+                assert_eq!(answer.status, Status::Okay, "{kind:?} at {sector:#x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_barrier_does_not_wait_for_what_was_read() {
+    for format in [Format::Raw, Format::Qcow2] {
+        let mut bench = Bench::with(format, false);
+        for reference in [1, 2] {
+            bench.page(reference, pattern(3));
+        }
+        let body = |kind, reference| Body::Direct {
+            kind,
+            segments: [Segment::new(reference, 0, 7).expect("a page")]
+                .into_iter()
+                .collect(),
+        };
+        bench.ask(1, 8, body(Kind::Read, 1));
+        bench.ask(2, 8, body(Kind::Barrier, 2));
+        let answers = bench.answers(2);
+        assert!(answers.iter().all(|answer| answer.status == Status::Okay));
+    }
+}
+
 #[test]
 fn parts_of_pages_go_where_they_belong() {
     let mut bench = Bench::new(false);
