@@ -1,8 +1,8 @@
 //! A process for each device that is served.
 //!
 //! A worker is this same program, started with other arguments. It ends when its standard input does: with the manager, however that
-//! ends. On its standard output it says why it cannot go on, on standard error it logs. Whoever waits for a worker's end knows that
-//! nothing of what it had begun is still under way: the kernel ends a process's I/O before the process.
+//! ends. On its standard output it says why it cannot go on, on standard error it logs. The kernel may end what it
+//! had begun a while after it: who must not begin before that has a lock that ends with it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 
 use io_uring::{IoUring, cqueue, opcode, register::Restriction, squeue, types};
@@ -51,7 +51,8 @@ pub struct Engine<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> {
 }
 
 impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
-    /// Over a disk and its guest's queues. `parent` ends when whoever started us does.
+    /// Over a disk and its guest's queues. `parent` ends when whoever started us does. The kernel keeps `lock` open until all that this
+    /// process had begun is over, also where it is killed: that may be a while after the process.
     ///
     /// # Errors
     /// The kernel has no io_uring, or has it forbidden.
@@ -60,6 +61,7 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
         image: Image,
         queues: Vec<Queue<M, J>>,
         parent: OwnedFd,
+        lock: BorrowedFd<'_>,
     ) -> io::Result<Self> {
         let uring = make_uring().map_err(|error| {
             io::Error::new(
@@ -74,6 +76,7 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
                 unsafe { uring.submitter().register_buffers(memory) }
             });
         }
+        uring.submitter().register_files(&[lock.as_raw_fd()])?;
         restrict(&uring)?;
         uring.submitter().register_enable_rings()?;
         Ok(Self {
@@ -199,7 +202,7 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return Ok(());
             }
-            self.uring.submit()?;
+            self.enter(0)?;
         }
     }
 
@@ -253,8 +256,9 @@ impl<G: Guest, M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Engine<G, M, J> {
             match self.image.act(job) {
                 None => break,
                 Some(Act::ByKernel(entry)) => {
+                    self.push(entry.user_data(joined(queue, number)))?;
                     self.under_way += 1;
-                    return self.push(entry.user_data(joined(queue, number)));
+                    return Ok(());
                 }
                 Some(Act::Done(result)) => {
                     if !goes_on(job, result) {
@@ -288,8 +292,8 @@ fn make_uring() -> io::Result<IoUring> {
 
 /// The ring can do nothing but what a disk needs, whoever comes to hold it.
 ///
-/// It has no files of its own (`IORING_REGISTER_FILES`), which would save some hundred instructions a request: the kernel closes those a
-/// while after the process has ended, and the event channels, which the next worker needs at once, with them.
+/// It has no files of its own (`IORING_REGISTER_FILES`) but the lock, though others would save some hundred instructions a request: the kernel
+/// closes those a while after the process has ended.
 fn restrict(uring: &IoUring) -> io::Result<()> {
     let mut allowed = [
         opcode::Read::CODE,

@@ -114,8 +114,8 @@ fn parse_abi(name: &str) -> Result<Abi, String> {
 /// # Errors
 /// The guest breaks the protocol, or the disk cannot be served.
 pub fn serve(arguments: &Serve) -> Result<(), Failure> {
-    // Held until the process ends, and the kernel ends a process's I/O first: what a worker before us had begun is over.
-    let _lock = lock(Path::new(FOLDER), arguments).map_err(by_host("lock"))?;
+    // What a worker before us had begun is over: its ring has kept the lock as long as that. So are its event channels, which the ring has, too.
+    let lock = lock(Path::new(FOLDER), arguments).map_err(by_host("lock"))?;
     let image = Image::open(&arguments.image, arguments.format, arguments.read_only);
     let mut image = image.map_err(by_host("image"))?;
     if arguments.no_discard {
@@ -152,7 +152,8 @@ pub fn serve(arguments: &Serve) -> Result<(), Failure> {
     let parent = (io::stdin().as_fd())
         .try_clone_to_owned()
         .map_err(by_host("standard input"))?;
-    let mut engine = Engine::new(guest, image, queues, parent).map_err(by_host("engine"))?;
+    let mut engine =
+        Engine::new(guest, image, queues, parent, lock.as_fd()).map_err(by_host("engine"))?;
     let calls = match arguments.format {
         Format::Raw => CALLS.to_vec(),
         Format::Qcow2 => [CALLS, CALLS_OF_FORMATS].concat(),

@@ -123,7 +123,13 @@ impl Bench {
         };
         let image = Image::open(self.file.path(), self.format, self.read_only).expect("an image");
         let parent = self.idle.0.try_clone().expect("a descriptor");
-        let engine = Engine::new(guest, image, vec![Queue::new(ring)], parent);
+        let engine = Engine::new(
+            guest,
+            image,
+            vec![Queue::new(ring)],
+            parent,
+            self.idle.0.as_fd(),
+        );
         self.engine = Some(engine.expect("io_uring"));
     }
 
