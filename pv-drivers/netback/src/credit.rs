@@ -60,12 +60,15 @@ impl Credit {
     /// Whether a packet may be sent; when to ask again if not.
     pub fn wait(&mut self, now: Instant) -> Option<Instant> {
         let passed = now.saturating_duration_since(self.renewed);
-        let intervals = passed.as_nanos() / self.interval.as_nanos().max(1);
+        let interval = self.interval.as_nanos().max(1);
+        let (intervals, begun) = (passed.as_nanos() / interval, passed.as_nanos() % interval);
         if intervals > 0 {
             let intervals = i64::try_from(intervals).unwrap_or(i64::MAX);
             let gained = self.bytes.saturating_mul(intervals);
             self.left = self.left.saturating_add(gained).min(self.most);
-            self.renewed = now;
+            // What of the next one is over counts: nobody asks at the very moment.
+            let begun = Duration::from_nanos(u64::try_from(begun).unwrap_or(0));
+            self.renewed = now.checked_sub(begun).unwrap_or(now);
         }
         (self.left <= 0).then_some(self.renewed + self.interval)
     }
@@ -112,7 +115,8 @@ mod tests {
                 }
                 Some(until) => {
                     assert!(until > now);
-                    now = until;
+                    // Later than it was told, as everybody is.
+                    now = until + Duration::from_millis(7);
                 }
             }
         }

@@ -24,6 +24,9 @@ const OFFLOADS: &[&str] = &[
     "feature-ipv6-csum-offload",
 ];
 
+/// How many queues a guest may have, of what is written when a card is offered.
+const OFFERED: &str = "multi-queue-max-queues";
+
 /// The back end of network cards.
 #[derive(Debug)]
 pub struct Network {
@@ -99,7 +102,7 @@ impl Driver for Network {
             ("feature-rx-flip".to_owned(), number(false)),
             ("feature-split-event-channels".to_owned(), number(true)),
             ("feature-no-csum-offload".to_owned(), number(!card.offload)),
-            ("multi-queue-max-queues".to_owned(), card.queues.to_string()),
+            (OFFERED.to_owned(), card.queues.to_string()),
             ("hotplug-status".to_owned(), "connected".to_owned()),
         ];
         offered.extend((OFFLOADS.iter()).map(|name| ((*name).to_owned(), number(card.offload))));
@@ -108,6 +111,8 @@ impl Driver for Network {
 
     fn connect(&mut self, device: DeviceId, ends: &mut Ends<'_>) -> Result<Written, Failure> {
         let card = self.card(device, &mut ends.back())?;
+        // What was offered: this domain may have had more CPUs then.
+        let offered = ends.back().number(OFFERED)?.unwrap_or(card.queues);
         let mut front = ends.front();
         let job = Job {
             domid: device.domid,
@@ -119,7 +124,7 @@ impl Driver for Network {
             mtu: card.mtu,
             rate: card.rate,
             guest: guest(&mut front, card.offload)?,
-            queues: queues(&mut front, card.queues)?,
+            queues: queues(&mut front, offered.min(QUEUES_MAX))?,
         };
         let argument = serde_json::to_string(&job)
             .map_err(|error| Failure::Host(format!("its worker's task: {error}")))?;

@@ -108,7 +108,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         })
     }
 
-    /// Sends what the guest has asked for, as far as `may_send` lets packets of the given sizes pass: it is asked before each.
+    /// Sends what the guest has asked for, as far as `may_send` lets packets pass: it is asked before each.
     ///
     /// # Errors
     /// The guest broke the protocol, or this domain cannot go on.

@@ -109,7 +109,8 @@ impl<M: AsRef<[AtomicU32]>> Sender<M> {
         let first = self.next;
         let ids = (first..=u16::MAX).chain(0..=u16::MAX).take(parts.len());
         // A back end may leave one frame open for long while it answers those that came later.
-        let free = (ids.clone()).all(|id| self.open[place(id)].is_none());
+        let free = self.frames[place(first)].is_none()
+            && (ids.clone()).all(|id| self.open[place(id)].is_none());
         if !free || (self.ring.room() as usize) < parts.len() + extras {
             return Err(Unsent::Full);
         }

@@ -33,6 +33,10 @@ pub fn own_memory_is_intact() -> bool {
     }
 }
 
+fn is_block(call: &Call) -> bool {
+    call.number == numbers::SCHED_OP && call.arguments[0] & 0xFFFF_FFFF == sched::cmd::BLOCK
+}
+
 /// Changes a call that would end the guest, or leave it waiting for ever.
 pub fn tame(call: &mut Call, random: &mut Random, own: usize) {
     call.arguments
@@ -75,8 +79,14 @@ pub fn tame(call: &mut Call, random: &mut Random, own: usize) {
             let list = if random.one_in(8) {
                 arguments::bad_pointer(random)
             } else {
+                let mut blocks = false;
                 let calls = [(); TOGETHER].map(|()| {
                     let mut call = calls::command(random);
+                    // The first one lets interrupts in: if the list is gone on with after a while, the one that is to wake the vCPU from
+                    // another has been taken.
+                    if is_block(&call) && core::mem::replace(&mut blocks, true) {
+                        call.arguments[0] = sched::cmd::YIELD;
+                    }
                     tame(&mut call, random, own);
                     call
                 });
