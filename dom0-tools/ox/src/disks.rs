@@ -228,3 +228,21 @@ pub fn check_all(specs: &[DiskSpec]) -> Result<Vec<Disk<'_>>, Failure> {
     }
     Ok(disks)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_found_from_any_directory() {
+        let here = std::env::current_dir().expect("a directory");
+        for (target, whole) in [
+            ("web.img", here.join("web.img")),
+            ("/srv/web.img", PathBuf::from("/srv/web.img")),
+        ] {
+            let mut spec: DiskSpec = format!("{target},raw,xvda,w").parse().expect("a disk");
+            locate(&mut spec).expect("a directory");
+            assert_eq!(spec.target.as_deref().map(Path::new), Some(whole.as_path()));
+        }
+    }
+}
