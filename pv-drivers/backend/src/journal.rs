@@ -57,6 +57,11 @@ impl Journals {
             .collect()
     }
 
+    /// Whether a device has one.
+    pub fn has(&self, device: DeviceId) -> bool {
+        self.path(device).exists()
+    }
+
     /// Removes a device's, if it has one: what comes next begins anew.
     ///
     /// # Errors
@@ -208,9 +213,11 @@ mod tests {
         journals.remove(DEVICE)?;
         let old = journals.open(DEVICE, "8", &[10])?;
         // A lock beside it is none.
-        File::create(folder.path().join("3-51713"))?;
+        File::create(folder.path().join("locks"))?;
         assert_eq!(journals.devices(), [DEVICE]);
+        assert!(journals.has(DEVICE));
         journals.remove(DEVICE)?;
+        assert!(!journals.has(DEVICE));
         assert!(journals.devices().is_empty());
         // Who had it has it to his end, and nobody else.
         old[0].as_ref()[0].store(7, Ordering::Relaxed);

@@ -57,8 +57,10 @@ pub type Written = Vec<(String, String)>;
 pub enum Event {
     /// It is not served any more, though nothing is wrong with it: connect it again.
     Lost(DeviceId),
-    /// It cannot be served.
+    /// It cannot be served. Nothing of it is in use any more.
     Failed(DeviceId, Failure),
+    /// What [`Driver::disconnect`] has begun is over.
+    Ended(DeviceId),
 }
 
 /// A kind of back end.
@@ -79,8 +81,9 @@ pub trait Driver {
     /// As for [`Driver::offer`].
     fn connect(&mut self, device: DeviceId, ends: &mut Ends<'_>) -> Result<Written, Failure>;
 
-    /// Lets go of all that belongs to the guest: when this returns, nothing of it is mapped or in use. Does nothing where it is not served.
-    fn disconnect(&mut self, device: DeviceId);
+    /// Lets go of all that belongs to the guest. False: it is not served, and nothing of it is mapped or in use. Otherwise [`Event::Ended`]
+    /// tells when that is so; [`Driver::connect`] is not called for it before.
+    fn disconnect(&mut self, device: DeviceId) -> bool;
 
     /// Descriptors that are readable when [`Driver::events`] has something to say.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>>;

@@ -30,6 +30,8 @@ const ALL: &str = "all";
 #[derive(Debug, Default)]
 struct Known {
     serving: bool,
+    /// It is not served any more, but what was begun for it is not over. Until then nothing else is done about it.
+    ending: bool,
     /// Where the front end's nodes are.
     front: String,
     /// It may not be connected before.
@@ -169,6 +171,13 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
                     self.changed.insert(device);
                 }
             }
+            Event::Ended(device) => {
+                if let Some(known) = self.devices.get_mut(&device) {
+                    known.ending = false;
+                    forget(&self.journals, device);
+                    self.changed.insert(device);
+                }
+            }
             Event::Failed(device, failure) => {
                 if let Err(error) = self.give_up(device, &failure) {
                     log::warn!("{error}");
@@ -262,38 +271,59 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
         let Some(store) = &mut self.store else {
             return Ok(None);
         };
+        if self.devices.get(&device).is_some_and(|known| known.ending) {
+            return Ok(None);
+        }
         let back = device.path(D::KIND);
         let front = store.read(&format!("{back}/frontend"))?;
         let state = store.read(&format!("{back}/state"))?;
         let (Some(front), Some(state)) = (front, state) else {
-            let known = self.devices.remove(&device);
-            if known.is_some() {
-                self.driver.disconnect(device);
-                log::info!("{device}: gone");
-            }
-            // One that went while there was no manager is known by its journal only.
-            forget(&self.journals, device);
-            if let Some(known) = known {
-                store.unwatch(&state_of(&known.front), &token_of(device))?;
-            }
+            self.gone(device)?;
             return Ok(None);
         };
-        if let Entry::Vacant(unknown) = self.devices.entry(device) {
-            log::info!("{device}: found");
-            store.watch(&state_of(&front), &token_of(device))?;
-            let known = Known {
-                front: front.clone(),
-                ..Known::default()
-            };
-            unknown.insert(known);
+        match self.devices.entry(device) {
+            Entry::Vacant(unknown) => {
+                log::info!("{device}: found");
+                store.watch(&state_of(&front), &token_of(device))?;
+                let known = Known {
+                    front: front.clone(),
+                    ..Known::default()
+                };
+                unknown.insert(known);
+            }
+            // It went and came back while nobody looked.
+            Entry::Occupied(mut known) if known.get().front != front => {
+                let known = known.get_mut();
+                store.unwatch(&state_of(&known.front), &token_of(device))?;
+                store.watch(&state_of(&front), &token_of(device))?;
+                known.front.clone_from(&front);
+            }
+            Entry::Occupied(_) => {}
         }
         let situation = Situation {
             front: (store.read(&state_of(&front))?).map(|text| State::from_text(&text)),
             back: State::from_text(&state),
             online: store.read(&format!("{back}/online"))?.as_deref() == Some("1"),
             serving: self.devices.get(&device).is_some_and(|known| known.serving),
+            begun: self.journals.has(device),
         };
         Ok(Some((back, situation)))
+    }
+
+    /// The tools have removed a device.
+    fn gone(&mut self, device: DeviceId) -> io::Result<()> {
+        let ending = self.let_go(device);
+        let (Some(store), Entry::Occupied(known)) = (&mut self.store, self.devices.entry(device))
+        else {
+            return Ok(());
+        };
+        // One that is not over is looked at once more when it is.
+        if !ending {
+            log::info!("{device}: gone");
+            let known = known.remove();
+            store.unwatch(&state_of(&known.front), &token_of(device))?;
+        }
+        Ok(())
     }
 
     /// Whether a device was not connected a moment ago; if it was it is looked at again.
@@ -343,30 +373,33 @@ impl<D: Driver, S: Store, C: FnMut() -> io::Result<S>> Manager<D, S, C> {
                 );
             }
             Step::Stop => {
-                known.serving = false;
                 self.let_go(device);
                 log::info!("{device}: not served any more");
             }
             Step::Enter(state) => {
-                forget(&self.journals, device);
+                if !known.serving {
+                    forget(&self.journals, device);
+                }
                 store.write(back, &[entered(state)])?;
             }
         }
         Ok(())
     }
 
-    /// Lets go of a device's rings for good.
-    fn let_go(&mut self, device: DeviceId) {
-        self.driver.disconnect(device);
+    /// Lets go of a device's rings for good. True: it takes a while, and is told when it is over.
+    fn let_go(&mut self, device: DeviceId) -> bool {
+        let ending = self.driver.disconnect(device);
+        // One that went while there was no manager is known by its journal only.
         forget(&self.journals, device);
+        if let Some(known) = self.devices.get_mut(&device) {
+            (known.serving, known.ending) = (false, ending);
+        }
+        ending
     }
 
     /// Closes a device that cannot be served, and says why: in the log, and for tools beside the device.
     fn give_up(&mut self, device: DeviceId, failure: &Failure) -> io::Result<()> {
         self.let_go(device);
-        if let Some(known) = self.devices.get_mut(&device) {
-            known.serving = false;
-        }
         let Some(store) = &mut self.store else {
             log::error!("{device}: closed: {failure}");
             return Ok(());

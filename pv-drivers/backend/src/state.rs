@@ -61,6 +61,8 @@ pub struct Situation {
     pub online: bool,
     /// Whether it is served now.
     pub serving: bool,
+    /// Whether an earlier worker has left a journal of the rings that the guest has now.
+    pub begun: bool,
 }
 
 /// What to do next. After each but `Wait` one looks again.
@@ -105,7 +107,9 @@ pub fn next_step(now: Situation) -> Step {
         // While the toolstack wants it closed the guest may still need it to write what it has to.
         (Some(Initialised | Connected), Connected | Closing) if !now.serving => Step::Resume,
         (Some(Initialised | Connected), _) => Step::Wait,
-        (Some(Closing), _) if now.serving => Step::Stop,
+        // Linux says so too of a disk that is still mounted (before 5.14), and goes on writing. It is served until the guest has closed it.
+        (Some(Closing), Connected | Closing) if now.begun && !now.serving => Step::Resume,
+        (Some(Closing), Closed) if now.serving => Step::Stop,
         (Some(Closing), Closing | Closed) => Step::Wait,
         (Some(Closing), _) => Step::Enter(Closing),
     }
@@ -132,11 +136,13 @@ mod tests {
             let step = next_step(now);
             match step {
                 Step::Wait => return (now, steps),
-                Step::Offer => now.back = State::InitWait,
-                Step::Connect => (now.back, now.serving) = (State::Connected, true),
-                Step::Resume => now.serving = true,
-                Step::Stop => now.serving = false,
-                Step::Enter(state) => now.back = state,
+                Step::Offer => (now.back, now.begun) = (State::InitWait, false),
+                Step::Connect => {
+                    (now.back, now.serving, now.begun) = (State::Connected, true, true)
+                }
+                Step::Resume => (now.serving, now.begun) = (true, true),
+                Step::Stop => (now.serving, now.begun) = (false, false),
+                Step::Enter(state) => (now.back, now.begun) = (state, now.begun && now.serving),
             }
             steps.push(step);
             assert!(steps.len() < 8, "it never settles: {steps:?}");
@@ -149,6 +155,7 @@ mod tests {
             back,
             online: true,
             serving,
+            begun: serving,
         }
     }
 
@@ -183,6 +190,30 @@ mod tests {
         }
     }
 
+    /// Linux before 5.14 says that it closes a disk that is in use, and writes to it until it is not.
+    #[test]
+    fn who_closes_is_served_until_it_has() {
+        let (now, steps) = settle(situation(State::Closing, State::Connected, true));
+        assert_eq!(steps, [Step::Enter(State::Closing)]);
+        assert!(now.serving);
+        // Also by the next worker.
+        let (now, steps) = settle(Situation {
+            serving: false,
+            ..now
+        });
+        assert_eq!((now.serving, &steps[..]), (true, &[Step::Resume][..]));
+        let (now, steps) = settle(Situation {
+            front: Some(State::Closed),
+            ..now
+        });
+        assert_eq!(steps, [Step::Stop, Step::Enter(State::Closed)]);
+        assert!(!now.serving);
+        // One that never had a ring has nothing to be served.
+        let (now, steps) = settle(situation(State::Closing, State::InitWait, false));
+        assert_eq!(steps, [Step::Enter(State::Closing)]);
+        assert!(!now.serving);
+    }
+
     #[test]
     fn what_was_closed_for_a_fault_waits_for_the_guest_to_begin_anew() {
         let (now, steps) = settle(situation(State::Connected, State::Closed, false));
@@ -202,12 +233,13 @@ mod tests {
             back in states(),
             online: bool,
             serving: bool,
+            begun: bool,
         ) {
-            let (now, _) = settle(Situation { front, back, online, serving });
+            let (now, _) = settle(Situation { front, back, online, serving, begun });
             // Nobody is served whose end is not ready.
             let ready = matches!(
                 front,
-                Some(State::Initialised | State::Connected | State::InitWait
+                Some(State::Initialised | State::Connected | State::InitWait | State::Closing
                     | State::Reconfiguring | State::Reconfigured)
             );
             prop_assert!(ready || !now.serving);

@@ -143,8 +143,8 @@ impl Driver for Disks {
         Ok(nodes)
     }
 
-    fn disconnect(&mut self, device: DeviceId) {
-        self.workers.stop(device);
+    fn disconnect(&mut self, device: DeviceId) -> bool {
+        self.workers.stop(device)
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {

@@ -13,7 +13,7 @@ use oxen_backend::{Failure, Linger};
 use crate::buffer::Pool;
 use crate::guest::Guest;
 use crate::image::{Act, Image};
-use crate::job::{Job, Stage};
+use crate::job::{Job, Stage, is_unsupported};
 use crate::queue::Queue;
 
 /// Entries of the submission queue: what is more goes in several parts.
@@ -312,9 +312,12 @@ fn restrict(uring: &IoUring) -> io::Result<()> {
 fn goes_on(job: &mut Job, result: i32) -> bool {
     // What could not be done now can be done later.
     let again = matches!(-result, libc::EAGAIN | libc::EINTR);
-    if !again && result < 0 {
+    let step = job.step();
+    // The guest is told that there is no such operation, and asks no more.
+    let unsupported = (step.as_ref()).is_some_and(|(step, ..)| is_unsupported(*step, result));
+    if result < 0 && !again && !unsupported {
         let error = io::Error::from_raw_os_error(-result);
-        log::error!("the disk fails: {:?}: {error}", job.step());
+        log::error!("the disk fails: {step:?}: {error}");
     }
     again || job.stepped(result)
 }

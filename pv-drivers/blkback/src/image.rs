@@ -39,7 +39,11 @@ pub struct Image {
 #[derive(Debug)]
 enum Medium {
     /// For io_uring.
-    Plain(File),
+    Plain {
+        file: File,
+        /// It discards, but cannot promise zeroes in their place, which `fallocate` would.
+        discards_only: bool,
+    },
     /// For the library that knows its format.
     Formatted(Box<Formatted>),
 }
@@ -109,11 +113,8 @@ impl Image {
             return Err(io::Error::other("neither a file nor a block device"));
         }
         let (sector_size, physical_sector_size, discard) = if is_device {
-            (
-                ioctl_blksszget(&file)?,
-                ioctl_blkpbszget(&file)?,
-                device_discard(metadata.rdev()),
-            )
+            let (sector, physical) = (ioctl_blksszget(&file)?, ioctl_blkpbszget(&file)?);
+            (sector, physical, device_discard(metadata.rdev()))
         } else {
             let block = u32::try_from(metadata.blksize()).unwrap_or(4096);
             (SECTOR as u32, SECTOR as u32, Some(block))
@@ -128,7 +129,10 @@ impl Image {
             return Err(io::Error::other("empty"));
         }
         Ok(Self {
-            medium: Medium::Plain(file),
+            medium: Medium::Plain {
+                file,
+                discards_only: is_device && !zeroes(metadata.rdev()),
+            },
             geometry: Geometry {
                 sectors,
                 sector_size,
@@ -142,13 +146,21 @@ impl Image {
 
     /// Whether its sectors are one after the other, so that io_uring reads and writes them.
     pub const fn is_plain(&self) -> bool {
-        matches!(self.medium, Medium::Plain(_))
+        matches!(self.medium, Medium::Plain { .. })
     }
 
     /// Does the step that a job is at, or says how the kernel is to do it; `None` if the job is at none.
     pub fn act(&mut self, job: &mut Job) -> Option<Act> {
         match &mut self.medium {
-            Medium::Plain(file) => entry(file, job).map(Act::ByKernel),
+            Medium::Plain {
+                file,
+                discards_only,
+            } => match job.step() {
+                Some((Step::Discard { bytes }, offset, _)) if *discards_only => {
+                    Some(Act::Done(discard(file, offset, bytes)))
+                }
+                _ => entry(file, job).map(Act::ByKernel),
+            },
             Medium::Formatted(image) => image.act(job).map(Act::Done),
         }
     }
@@ -209,21 +221,43 @@ fn can_read(file: &File, sector_size: u32) -> bool {
     file.read_at(sector, 0).is_ok()
 }
 
+/// Discards so many bytes of a block device; returns what io_uring would. The kernel has it in no other way for who cannot do with zeroes,
+/// and everything waits for it.
+fn discard(device: &File, offset: u64, bytes: u64) -> i32 {
+    /// `BLKDISCARD` (`linux/fs.h`).
+    const DISCARD: rustix::ioctl::Opcode = rustix::ioctl::opcode::none(0x12, 119);
+    // SAFETY: the call reads two numbers of 64 bits, where the range begins and how long it is, and keeps nothing.
+    let range = unsafe { rustix::ioctl::Setter::<DISCARD, [u64; 2]>::new([offset, bytes]) };
+    // SAFETY: as above; it is done to a block device that was opened for writing, and refused elsewhere.
+    let done = unsafe { rustix::ioctl::ioctl(device, range) };
+    done.map_or_else(|error| -error.raw_os_error(), |()| 0)
+}
+
 /// What can be discarded of a block device at least, if anything can.
 fn device_discard(device: u64) -> Option<u32> {
-    let (major, minor) = (libc::major(device), libc::minor(device));
-    let number = |name: &str| -> Option<u32> {
-        // A partition has the queue of its disk.
-        let here = format!("/sys/dev/block/{major}:{minor}");
-        let queue = [format!("{here}/queue"), format!("{here}/../queue")];
-        let text = queue
-            .iter()
-            .find_map(|queue| std::fs::read_to_string(format!("{queue}/{name}")).ok())?;
-        text.trim().parse().ok()
-    };
     // Larger than 32 bits where there is no limit to speak of.
-    let most = number("discard_max_bytes").unwrap_or(u32::MAX);
-    number("discard_granularity").filter(|granularity| *granularity > 0 && most > 0)
+    let most = queue_number(device, "discard_max_bytes").unwrap_or(u64::MAX);
+    let granularity = queue_number(device, "discard_granularity")?;
+    u32::try_from(granularity)
+        .ok()
+        .filter(|granularity| *granularity > 0 && most > 0)
+}
+
+/// Whether a block device can do what `fallocate` wants of it: make zeroes without being sent them.
+fn zeroes(device: u64) -> bool {
+    queue_number(device, "write_zeroes_max_bytes").is_some_and(|most| most > 0)
+}
+
+/// What the kernel says of a block device's queue.
+fn queue_number(device: u64, name: &str) -> Option<u64> {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    // A partition has the queue of its disk.
+    let here = format!("/sys/dev/block/{major}:{minor}");
+    let queue = [format!("{here}/queue"), format!("{here}/../queue")];
+    let text = queue
+        .iter()
+        .find_map(|queue| std::fs::read_to_string(format!("{queue}/{name}")).ok())?;
+    text.trim().parse().ok()
 }
 
 #[cfg(test)]

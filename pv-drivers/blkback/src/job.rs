@@ -23,6 +23,10 @@ pub enum Step {
     },
 }
 
+/// Bytes that are discarded at once. The kernel ends no discard that it has begun, nor the process that waits for it; some media
+/// take long over a whole disk.
+pub const MOST_DISCARDED: u64 = 1 << 30;
+
 /// Steps of a request at most: a barrier's.
 const MOST_STEPS: usize = 3;
 
@@ -145,40 +149,46 @@ impl Job {
 
     /// The step that is to be begun or to be gone on with, and where: file offset, and the range of the buffer.
     pub fn step(&self) -> Option<(Step, u64, std::ops::Range<usize>)> {
-        let step = *self.steps.last()?;
-        Some((
-            step,
-            self.start + self.moved as u64,
-            self.moved..self.length,
-        ))
+        let offset = self.start + self.moved as u64;
+        Some(match *self.steps.last()? {
+            Step::Discard { bytes } => {
+                let bytes = (bytes - self.moved as u64).min(MOST_DISCARDED);
+                (Step::Discard { bytes }, offset, 0..0)
+            }
+            step => (step, offset, self.moved..self.length),
+        })
     }
 
     /// A step came to its end, with the result of the system call that it stands for. True if there is another to be begun.
     pub fn stepped(&mut self, result: i32) -> bool {
-        let Some(step) = self.steps.last() else {
+        let (Some(&whole), Some((step, ..))) = (self.steps.last(), self.step()) else {
             return false;
         };
         if result < 0 {
-            let unsupported = matches!(step, Step::Discard { .. }) && result == -libc::EOPNOTSUPP;
-            self.fail(if unsupported {
+            self.fail(if is_unsupported(step, result) {
                 Status::NotSupported
             } else {
                 Status::Error
             });
             return false;
         }
-        if matches!(step, Step::Read | Step::Write) {
+        let (moved, all) = match (step, whole) {
+            (Step::Discard { bytes }, Step::Discard { bytes: all }) => {
+                (bytes as usize, all as usize)
+            }
             // Nothing more where the disk should go on: it has become shorter than it was.
-            if result == 0 {
+            (Step::Read | Step::Write, _) if result == 0 => {
                 self.fail(Status::Error);
                 return false;
             }
-            self.moved += result as usize;
-            if self.moved < self.length {
-                return true;
-            }
-            self.moved = 0;
+            (Step::Read | Step::Write, _) => (result as usize, self.length),
+            _ => (0, 0),
+        };
+        self.moved += moved;
+        if self.moved < all {
+            return true;
         }
+        self.moved = 0;
         self.steps.pop();
         if !self.steps.is_empty() {
             return true;
@@ -209,6 +219,11 @@ impl Job {
     pub const fn response(&self) -> &Response {
         &self.response
     }
+}
+
+/// Whether a step failed because the medium has no such operation.
+pub fn is_unsupported(step: Step, result: i32) -> bool {
+    matches!(step, Step::Discard { .. }) && result == -libc::EOPNOTSUPP
 }
 
 /// What an operation is on the disk, the last step first.
@@ -247,4 +262,57 @@ fn refuse(sector: u64, sectors: u64, kind: Kind, disk: &Geometry) -> Option<Stri
         ));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel ends no discard that it has begun: none takes for ever.
+    #[test]
+    fn a_large_discard_is_done_in_parts() {
+        let sectors = (2 * MOST_DISCARDED + 4096) / oxen_blkif::SECTOR;
+        let disk = Geometry {
+            sectors: 1 << 40,
+            sector_size: 512,
+            physical_sector_size: 512,
+            discard: Some(4096),
+            read_only: false,
+            direct: true,
+        };
+        let request = Request {
+            id: 7,
+            sector: 8,
+            body: Body::Discard {
+                sectors,
+                secure: false,
+            },
+        };
+        let (mut job, complaint) = Job::plan(&request, Vec::new(), &disk);
+        assert_eq!(complaint, None);
+        let mut parts = Vec::new();
+        loop {
+            let Some((Step::Discard { bytes }, offset, _)) = job.step() else {
+                panic!("{job:?}");
+            };
+            parts.push((offset, bytes));
+            if !job.stepped(0) {
+                break;
+            }
+        }
+        let gib = MOST_DISCARDED;
+        assert_eq!(
+            parts,
+            [(4096, gib), (4096 + gib, gib), (4096 + 2 * gib, 4096)]
+        );
+        assert_eq!(
+            (job.stage, job.response().status),
+            (Stage::Done, Status::Okay)
+        );
+        // One that the medium has not is said to be none, in whichever part.
+        let (mut job, _) = Job::plan(&request, Vec::new(), &disk);
+        assert!(job.stepped(0));
+        assert!(!job.stepped(-libc::EOPNOTSUPP));
+        assert_eq!(job.response().status, Status::NotSupported);
+    }
 }

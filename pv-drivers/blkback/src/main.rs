@@ -57,6 +57,7 @@ fn start(options: Options) -> Result<ExitCode> {
         });
     }
     give_up()?;
+    worker::allow_many();
     let connect = || Client::connect(&options.socket).map_err(io::Error::other);
     Manager::new(Disks::default(), Journals::new(FOLDER), connect).run()?;
     Ok(ExitCode::SUCCESS)

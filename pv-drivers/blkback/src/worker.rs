@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, create_dir_all};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -12,7 +12,6 @@ use oxen_blkif::Abi;
 use oxen_daemon::confine::seal;
 use oxen_xen::evtchn::EventChannels;
 use oxen_xen::gntdev::Grants;
-use rustix::fs::{FlockOperation, flock};
 
 use crate::engine::Engine;
 use crate::guest::XenGuest;
@@ -22,6 +21,8 @@ use crate::ring::{self, DiskRing};
 
 /// Where workers wait for those before them, and find what those have left.
 pub const FOLDER: &str = "/run/oxen/oxblk";
+/// The file there that locks are of.
+const LOCKS: &str = "locks";
 /// System calls beyond those of any worker: the disk.
 const CALLS: &[i64] = &[libc::SYS_io_uring_enter];
 /// Beyond those, what the library of formats does to an image's file.
@@ -183,17 +184,37 @@ fn by_host(what: &'static str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::Host(format!("{what}: {error}"))
 }
 
-/// Waits until no other worker has the disk.
+/// Waits until no other worker has the disk. All disks' locks are one file's, a byte each, so that none is left behind.
 fn lock(folder: &Path, arguments: &Serve) -> io::Result<File> {
     create_dir_all(folder)?;
-    let name = format!("{}-{}", arguments.domid, arguments.number);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(folder.join(name))?;
-    flock(&file, FlockOperation::LockExclusive)?;
+        .open(folder.join(LOCKS))?;
+    while let Err(error) = set_lock(&file, arguments, libc::F_OFD_SETLKW) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
     Ok(file)
+}
+
+/// Locks a disk's byte, for as long as anybody has this file open (`F_OFD_SETLK`, fcntl(2)): also the kernel for what it has under way.
+fn set_lock(file: &File, disk: &Serve, command: libc::c_int) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: i64::from(disk.domid) << u32::BITS | i64::from(disk.number),
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the call reads one `flock`, which lives until it returns, and changes nothing but the file's locks.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -228,9 +249,21 @@ mod tests {
             queues: Vec::new(),
         };
         let first = lock(directory.path(), &serve).expect("free");
-        let file = File::open(directory.path().join("3-1")).expect("there");
-        assert!(flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
+        let other = Serve {
+            number: 2,
+            ..serve.clone()
+        };
+        lock(directory.path(), &other).expect("not waited for");
+        let file = OpenOptions::new()
+            .write(true)
+            .open(directory.path().join(LOCKS))
+            .expect("there");
+        let taken = || set_lock(&file, &serve, libc::F_OFD_SETLK).is_ok();
+        // Whoever has a copy has it, too.
+        let copy = first.try_clone().expect("a copy");
         drop(first);
-        assert!(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
+        assert!(!taken());
+        drop(copy);
+        assert!(taken());
     }
 }

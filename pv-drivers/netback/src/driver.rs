@@ -134,8 +134,8 @@ impl Driver for Network {
         Ok(Vec::new())
     }
 
-    fn disconnect(&mut self, device: DeviceId) {
-        self.workers.stop(device);
+    fn disconnect(&mut self, device: DeviceId) -> bool {
+        self.workers.stop(device)
     }
 
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {

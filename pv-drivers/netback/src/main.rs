@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use oxen_backend::worker::{CAPABILITIES, say_failure};
+use oxen_backend::worker::{CAPABILITIES, allow_many, say_failure};
 use oxen_backend::{Journals, Manager};
 use oxen_daemon::confine::{CapabilitySet, Needs, confine};
 use oxen_netback::driver::Network;
@@ -56,6 +56,7 @@ fn start(options: Options) -> Result<ExitCode> {
     }
     give_up()?;
     let socket = options.socket;
+    allow_many();
     hotplug::start(socket.clone());
     let connect = || Client::connect(&socket).map_err(std::io::Error::other);
     Manager::new(Network::new(), Journals::new(JOURNALS), connect).run()?;
