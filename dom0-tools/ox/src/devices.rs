@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::failure::{Context, Failure};
-use crate::host::{Change, Store, Toolstack};
+use crate::host::{Store, Toolstack};
 use crate::{names, tree};
 
 /// How long a back end may take to answer.
@@ -138,10 +138,13 @@ impl Class {
 }
 
 impl Device {
-    /// What takes both ends of it out of xenstore, and what Linux said of it.
-    pub fn removal(&self) -> [Change; 3] {
+    /// Takes both ends of it out of xenstore, and what Linux said of it. Not at once: the front end is the guest's, whose writes could keep
+    /// that from ever being done. As long as the back end is there it is known as the guest's, and can be removed again.
+    pub fn remove(&self, store: &mut dyn Store) -> io::Result<()> {
         let said = tree::kernel_error(&self.back);
-        [self.back.clone(), self.front.clone(), said].map(tree::remove)
+        [&self.front, &said, &self.back]
+            .into_iter()
+            .try_for_each(|path| store.remove(path))
     }
 
     /// Why its back end does not serve it, if that has said so: ours beside the device, Linux's where its xenbus puts errors.
@@ -157,11 +160,17 @@ impl Device {
         let back = &self.back;
         let offers = |state: &str| matches!(state, INIT_WAIT | CONNECTED);
         let closed = |state: &str| matches!(state, CLOSING | CLOSED);
-        let Some(state) = wait_for(host, back, |state| offers(state) || closed(state))? else {
-            return Ok(false);
-        };
-        if offers(&state) {
-            return Ok(true);
+        let waited = wait_for(host, back, |state| offers(state) || closed(state))?;
+        match waited {
+            Waited::Late => return Ok(false),
+            Waited::State(state) if offers(&state) => return Ok(true),
+            Waited::State(_) => {}
+            Waited::Gone => {
+                return Err(Failure::Refused {
+                    action: format!("serve {back}"),
+                    error: "somebody has removed it".to_owned(),
+                });
+            }
         }
         let error = self.error(host.store()?);
         let error = error.context(|| format!("look at {back}"))?;
@@ -180,29 +189,44 @@ impl Device {
             .map(|(name, value)| tree::rewrite(format!("{back}/{name}"), value.to_owned()));
         // One that is closed already stays so.
         let state = host.store()?.read(&format!("{back}/state"));
-        let closed = state.context(about)?.as_deref() == Some(CLOSED);
-        let changes = if closed { &changes[..1] } else { &changes[..] };
+        let changes = match state.context(about)?.as_deref() {
+            None => return Ok(true),
+            Some(CLOSED) => &changes[..1],
+            Some(_) => &changes[..],
+        };
         host.store()?.apply(changes).context(about)?;
-        Ok(wait_for(host, back, |state| state == CLOSED)?.is_some())
+        Ok(wait_for(host, back, |state| state == CLOSED)? != Waited::Late)
     }
 }
 
-/// Waits for a back end's state, and returns it; `None`: not in time.
+/// What has become of a back end.
+#[derive(Debug, PartialEq, Eq)]
+enum Waited {
+    /// It is in a state that was waited for.
+    State(String),
+    /// It is in none, after all the time that it is given.
+    Late,
+    /// It is not there any more.
+    Gone,
+}
+
+/// Waits for a back end's state.
 fn wait_for(
     host: &mut dyn Toolstack,
     back: &str,
     wanted: impl Fn(&str) -> bool,
-) -> Result<Option<String>, Failure> {
+) -> Result<Waited, Failure> {
     let about = || format!("look at {back}");
     let mut waited = Duration::ZERO;
     loop {
         let state = host.store()?.read(&format!("{back}/state"));
-        let state = state.context(about)?.unwrap_or_default();
-        if wanted(&state) {
-            return Ok(Some(state));
+        match state.context(about)? {
+            None => return Ok(Waited::Gone),
+            Some(state) if wanted(&state) => return Ok(Waited::State(state)),
+            Some(_) => {}
         }
         if waited >= PATIENCE {
-            return Ok(None);
+            return Ok(Waited::Late);
         }
         host.sleep(LOOK);
         waited += LOOK;

@@ -79,10 +79,11 @@ impl<'a> Vif<'a> {
 
     /// Its address: the specification's, or one that the domain's identity gives, the same in all of its lives.
     pub fn mac(&self, uuid: Uuid) -> Mac {
-        let [.., a, b, c] = *uuid.as_bytes();
+        // Of a hash, so that identities that follow each other do not have each other's addresses.
+        let hash = Uuid::new_v5(&uuid, &self.number.to_le_bytes());
+        let [.., a, b, c] = *hash.as_bytes();
         let [x, y, z] = MADE_UP;
-        let made_up = [x, y, z, a & 0x7F, b, c.wrapping_add(self.number as u8)];
-        self.spec.mac.unwrap_or(Mac(made_up))
+        self.spec.mac.unwrap_or(Mac([x, y, z, a & 0x7F, b, c]))
     }
 
     /// What makes both ends of it in xenstore.

@@ -56,8 +56,8 @@ impl Row for DiskRow {
 
 /// Gives a domain a disk, also for its later lives.
 pub fn attach(word: &str, spec: &[String], host: &mut dyn Toolstack) -> Result<(), Failure> {
-    let state = devices::guest(word, host)?;
-    let domid = state.domid;
+    let guest = devices::guest(word, host)?;
+    let domid = guest.domid;
     let mut spec =
         DiskSpec::from_words(spec).map_err(|error| Failure::Usage(format!("{error}")))?;
     disks::locate(&mut spec)?;
@@ -72,13 +72,13 @@ pub fn attach(word: &str, spec: &[String], host: &mut dyn Toolstack) -> Result<(
         )));
     }
     devices::make(&DISKS, &device, &disk.name(), &disk.creation(domid), host)?;
-    devices::change_record(&state, host, |config| config.disks.push(spec.clone()))
+    guest.change(|config| config.disks.push(spec.clone()))
 }
 
 /// Takes a disk away from a domain, also for its later lives.
 pub fn detach(arguments: &BlockDetach, host: &mut dyn Toolstack) -> Result<(), Failure> {
-    let state = devices::guest(&arguments.domain, host)?;
-    let domid = state.domid;
+    let guest = devices::guest(&arguments.domain, host)?;
+    let domid = guest.domid;
     let word = &arguments.device;
     let number = vdev_number(word)
         .ok_or_else(|| Failure::Usage(format!("{word:?} is no disk; write xvda, or a number")))?;
@@ -94,7 +94,7 @@ pub fn detach(arguments: &BlockDetach, host: &mut dyn Toolstack) -> Result<(), F
             "domain {domid} has not let go of {word}; try again, or --force: then what it has not written is lost"
         )));
     }
-    devices::take_away(&state, &disk, host, |config| {
+    devices::take_away(guest, &disk, host, |config| {
         config.disks.retain(|disk| disk.number() != Some(number));
     })
 }

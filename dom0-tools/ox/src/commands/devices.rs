@@ -4,12 +4,13 @@ use std::io::Write;
 
 use oxen_config::DomainConfig;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::cli::BlockList;
 use crate::devices::{Class, Device};
 use crate::failure::{Context, Failure};
 use crate::host::{Change, DomainState, Toolstack};
-use crate::records::Record;
+use crate::records::{Held, Record};
 use crate::{names, output, records};
 
 /// What a list says of a device of any class.
@@ -103,28 +104,70 @@ pub(super) fn make(
     class.wait(device, name, host).inspect_err(|_| {
         // It was never there for the guest.
         if let Ok(store) = host.store() {
-            let _ = store.apply(&device.removal());
+            let _ = device.remove(store);
         }
     })
 }
 
+/// A domain whose devices are to be changed.
+#[derive(Debug)]
+pub(super) struct Guest {
+    pub domid: u16,
+    pub uuid: Uuid,
+    /// Its record, and the lock of its name: nobody else changes it, ends it or makes it again meanwhile. One without a record lives once.
+    record: Option<(Held, Record)>,
+}
+
 /// The domain that is meant, which must not be this one.
-pub(super) fn guest(word: &str, host: &mut dyn Toolstack) -> Result<DomainState, Failure> {
-    let state = names::resolve(host, word)?;
-    super::not_control_domain(state.domid, "given devices")?;
-    Ok(state)
+pub(super) fn guest(word: &str, host: &mut dyn Toolstack) -> Result<Guest, Failure> {
+    let DomainState { domid, uuid, .. } = names::resolve(host, word)?;
+    super::not_control_domain(domid, "given devices")?;
+    let about = || format!("read the record of domain {domid}");
+    let seen = records::of_domain(&host.records(), domid, uuid).context(about)?;
+    let Some(seen) = seen else {
+        return Ok(Guest {
+            domid,
+            uuid,
+            record: None,
+        });
+    };
+    let held = names::hold(host, seen.name())?;
+    // It may have ended while the lock was waited for, or have another name or number now.
+    let record = held.read().context(about)?;
+    let record = record.filter(|now| now.uuid == uuid && now.phase.domid() == Some(domid));
+    let there = host.xen()?.domain(domid).context(about)?;
+    match (record, there.is_some_and(|there| there.uuid == uuid)) {
+        (Some(record), true) => Ok(Guest {
+            domid,
+            uuid,
+            record: Some((held, record)),
+        }),
+        _ => Err(Failure::NoDomain(word.to_owned())),
+    }
+}
+
+impl Guest {
+    /// Changes what it is made from when it is made again.
+    pub(super) fn change(mut self, change: impl FnOnce(&mut DomainConfig)) -> Result<(), Failure> {
+        if let Some((held, record)) = &mut self.record {
+            change(&mut record.config);
+            let about = || format!("write the record of domain {}", self.domid);
+            held.write(record).context(about)?;
+        }
+        Ok(())
+    }
 }
 
 /// Takes both ends of a device away, now and for the domain's later lives.
 pub(super) fn take_away(
-    state: &DomainState,
+    guest: Guest,
     device: &Device,
     host: &mut dyn Toolstack,
     change: impl FnOnce(&mut DomainConfig),
 ) -> Result<(), Failure> {
-    let removed = host.store()?.apply(&device.removal());
-    removed.context(|| format!("detach {} from domain {}", device.front, state.domid))?;
-    change_record(state, host, change)
+    let removed = device.remove(host.store()?);
+    removed.context(|| format!("detach {} from domain {}", device.front, guest.domid))?;
+    guest.change(change)
 }
 
 fn state_name(state: Option<&str>) -> &'static str {
@@ -137,25 +180,4 @@ fn state_name(state: Option<&str>) -> &'static str {
         Some("6") => "closed",
         _ => "unknown",
     }
-}
-
-/// What the domain is made from when it is made again. One without a record lives once.
-pub(super) fn change_record(
-    state: &DomainState,
-    host: &mut dyn Toolstack,
-    change: impl FnOnce(&mut DomainConfig),
-) -> Result<(), Failure> {
-    let about = || format!("write the record of domain {}", state.domid);
-    let seen: Option<Record> =
-        records::of_domain(&host.records(), state.domid, state.uuid).context(about)?;
-    let Some(seen) = seen else {
-        return Ok(());
-    };
-    let held = names::hold(host, seen.name())?;
-    let record = held.read().context(about)?;
-    if let Some(mut record) = record.filter(|record| record.uuid == seen.uuid) {
-        change(&mut record.config);
-        held.write(&record).context(about)?;
-    }
-    Ok(())
 }

@@ -49,8 +49,8 @@ impl Row for VifRow {
 
 /// Gives a domain a network card, also for its later lives.
 pub fn attach(word: &str, spec: &[String], host: &mut dyn Toolstack) -> Result<(), Failure> {
-    let state = devices::guest(word, host)?;
-    let domid = state.domid;
+    let guest = devices::guest(word, host)?;
+    let domid = guest.domid;
     let mut spec: VifSpec =
         (spec.join(",").parse()).map_err(|error| Failure::Usage(format!("{error}")))?;
     let taken: Vec<VifRow> = devices::rows(domid, host)?;
@@ -67,21 +67,21 @@ pub fn attach(word: &str, spec: &[String], host: &mut dyn Toolstack) -> Result<(
     // Its later lives find it in the same place.
     spec.devid = Some(number);
     let vif = Vif::check(&spec, number)?;
-    let mac = vif.mac(state.uuid);
+    let mac = vif.mac(guest.uuid);
     if taken.iter().any(|row| row.mac == mac.to_string()) {
         return Err(Failure::Usage(format!(
             "domain {domid} has a network card with the address {mac} already; give this one another mac"
         )));
     }
-    let (device, creation) = (vif.device(domid), vif.creation(domid, state.uuid));
+    let (device, creation) = (vif.device(domid), vif.creation(domid, guest.uuid));
     devices::make(&VIFS, &device, &vif.name(), &creation, host)?;
-    devices::change_record(&state, host, |config| config.vifs.push(spec.clone()))
+    guest.change(|config| config.vifs.push(spec.clone()))
 }
 
 /// Takes a network card away from a domain, also for its later lives.
 pub fn detach(word: &str, device: &str, host: &mut dyn Toolstack) -> Result<(), Failure> {
-    let state = devices::guest(word, host)?;
-    let domid = state.domid;
+    let guest = devices::guest(word, host)?;
+    let domid = guest.domid;
     let wanted: Option<u32> = device.parse().ok();
     let mut rows = devices::rows(domid, host)?.into_iter();
     let row = rows.find(|row: &VifRow| match wanted {
@@ -99,7 +99,7 @@ pub fn detach(word: &str, device: &str, host: &mut dyn Toolstack) -> Result<(), 
         // Nothing is lost with it that a network does not lose.
         log::warn!("domain {domid} has not let go of network card {number}; it is taken away");
     }
-    devices::take_away(&state, &vif, host, |config| {
+    devices::take_away(guest, &vif, host, |config| {
         // Those without a number of their own have the numbers of their places: these must not change.
         for (vif, place) in config.vifs.iter_mut().zip(0..) {
             vif.devid.get_or_insert(place);

@@ -109,6 +109,8 @@ pub trait Store {
     fn stats(&mut self) -> io::Result<String>;
     /// Makes all changes or none.
     fn apply(&mut self, changes: &[Change]) -> io::Result<()>;
+    /// Removes a node and all below it, if it is there, whoever writes to it meanwhile: that could make `apply` fail.
+    fn remove(&mut self, path: &str) -> io::Result<()>;
     /// Tells xenstored of a new domain's ring.
     fn introduce(&mut self, domid: u16, gfn: u64, port: u32) -> io::Result<()>;
     /// Tells xenstored to let go of a domain.

@@ -114,6 +114,11 @@ impl Store for Connection {
         .map_err(io::Error::other)
     }
 
+    fn remove(&mut self, path: &str) -> io::Result<()> {
+        self.with(|client| client.remove(path).map(drop))
+            .map_err(io::Error::other)
+    }
+
     fn introduce(&mut self, domid: u16, gfn: u64, port: u32) -> io::Result<()> {
         self.with(|client| client.introduce(domid, gfn, port))
             .map_err(io::Error::other)

@@ -183,3 +183,35 @@ fn a_guest_that_keeps_its_disk_is_told_of_and_can_be_forced() {
     ok(&host, &["block-detach", "--force", "demo", "xvdc"]);
     assert_eq!(ok(&host, &["block-list", "demo"]).lines().count(), 1);
 }
+
+/// Nobody else gets the name before the disk is there and in the record: a second tool would make the same disk, or change the record meanwhile.
+#[test]
+fn the_name_is_held_while_a_disk_is_attached_and_detached() {
+    fn nobody_else_has_it(world: &mut World) {
+        let records = world.directory.as_ref().expect("records").path();
+        let other = records::Held::try_take(records, "demo");
+        assert!(other.expect("readable").is_none());
+        back_ends_answer(world);
+    }
+    let (host, _files, image) = attached();
+    host.0.borrow_mut().at_sleep = Some(nobody_else_has_it);
+    ok(&host, &["block-attach", "demo", &format!("{image},,xvdd")]);
+    ok(&host, &["block-detach", "demo", "xvdd"]);
+    assert_eq!(disks_of(&host), 1);
+}
+
+/// What is gone needs no time to be waited for.
+#[test]
+fn a_disk_that_somebody_removes_meanwhile_is_gone() {
+    fn back_ends_go(world: &mut World) {
+        world.nodes.retain(|path, _| !path.starts_with(BACK));
+    }
+    let (host, _files, image) = attached();
+    host.0.borrow_mut().at_sleep = Some(back_ends_go);
+    ok(&host, &["block-detach", "demo", "xvdc"]);
+    assert_eq!(disks_of(&host), 0);
+    let (code, message) = fails(&host, &["block-attach", "demo", &format!("{image},,xvdd")]);
+    assert_eq!(code, 1);
+    assert!(message.contains("somebody has removed it"), "{message}");
+    assert_eq!(disks_of(&host), 0);
+}

@@ -20,12 +20,15 @@ const BATCH: u64 = 512;
 /// After so many pages in a row that are not there, the next place that is looked at is one of `PLACES`.
 const GAP: u64 = 16 << 10;
 /// Page numbers at which a PVH guest's memory goes on after a hole: ACPI tables, shared pages, RAM above 4 GiB.
-const PLACES: [u64; 3] = [0xF_C000, 0xF_EFF8, 0x10_0000];
+const PLACES: [u64; 3] = [0xF_C000, 0xF_EFF8, LAST_PLACE];
+const LAST_PLACE: u64 = 0x10_0000;
 
 /// Guest memory, by pages.
 trait Memory {
     /// Highest page number.
     fn last(&self) -> io::Result<u64>;
+    /// Pages that there may be.
+    fn most(&self) -> io::Result<u64>;
     /// Calls `visit` for each of the `count` pages from `first` on that is there.
     fn pages(
         &self,
@@ -44,6 +47,12 @@ struct Domain<'a> {
 impl Memory for Domain<'_> {
     fn last(&self) -> io::Result<u64> {
         memory::maximum_gpfn(self.privcmd, self.domid)
+    }
+
+    fn most(&self) -> io::Result<u64> {
+        let info = domain::info(self.privcmd, self.domid)?;
+        let gone = || io::Error::new(io::ErrorKind::NotFound, "there is no such domain any more");
+        Ok(info.ok_or_else(gone)?.max_pages)
     }
 
     fn pages(
@@ -88,7 +97,12 @@ fn fill(file: &mut File, memory: &dyn Memory, notes: &[u8]) -> io::Result<()> {
     let data = elf::data_start(notes.len());
     let mut runs: Vec<elf::Run> = Vec::new();
     let mut end = data;
-    let last = memory.last()?;
+    let highest = memory.last()?;
+    // A guest may put a page wherever it likes. Its memory is not beyond what it would fill behind the last hole, and the search for it ends.
+    let last = highest.min(LAST_PLACE.saturating_add(memory.most()?));
+    if highest > last {
+        log::warn!("pages beyond {last:#x} are left out: the guest has put some at {highest:#x}");
+    }
     let (mut at, mut absent) = (0, 0);
     while at <= last {
         let count = BATCH.min(last + 1 - at);

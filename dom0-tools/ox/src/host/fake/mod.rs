@@ -227,6 +227,11 @@ impl Store for Fake {
         Ok(())
     }
 
+    fn remove(&mut self, path: &str) -> io::Result<()> {
+        let path = path.to_owned();
+        self.apply(&[Change::Remove { path }])
+    }
+
     fn introduce(&mut self, domid: u16, _gfn: u64, _port: u32) -> io::Result<()> {
         self.0.borrow_mut().call("introduce", domid.to_string())?;
         self.0.borrow_mut().introduced.insert(domid);
