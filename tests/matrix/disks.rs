@@ -125,9 +125,9 @@ fn files_and_devices(name: &str, kind: Kind) -> Result<(), Failure> {
 }
 
 fn used_by_linux(dom0: &mut Dom0, kind: Kind, image: &qcow2::Image) -> Result<(), Failure> {
-    dom0.run("modprobe brd rd_nr=2 rd_size=4096 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
+    dom0.run("modprobe brd rd_nr=2 rd_size=4096 && modprobe null_blk memory_backed=1 discard=1 gb=1 && cd /root && head -c 4194304 /dev/urandom >raw && head -c 1048576 /dev/urandom >more && cp more fixed && cat raw >/dev/ram0")?;
     dom0.run("n=0; until grep -q connected /var/log/xen/oxblk.log; do sleep 1; n=$((n+1)); [ $n = 60 ] && break; done")?;
-    let disks = "disk=[\"vdev=xvda,no-persistent,target=/root/raw\", \"/dev/ram0,raw,xvdb,w\", \"format=raw,vdev=xvdc,access=ro,no-persistent,target=/root/fixed\"]";
+    let disks = "disk=[\"vdev=xvda,no-persistent,target=/root/raw\", \"/dev/ram0,raw,xvdb,w\", \"format=raw,vdev=xvdc,access=ro,no-persistent,target=/root/fixed\", \"/dev/nullb0,raw,xvdk,w\"]";
     let config = [
         "memory=192",
         "ramdisk=\"/boot/guest/initrd\"",
@@ -186,6 +186,17 @@ fn reads_and_writes(guest: &mut Guest<'_>) -> Result<(), Failure> {
     ensure!(
         zeroes == "0",
         "{zeroes} bytes are left of what was discarded"
+    );
+    // This device discards, and cannot write zeroes without being sent them.
+    let zeroes = (guest.dom0).run("cat /sys/block/nullb0/queue/write_zeroes_max_bytes")?;
+    ensure!(zeroes == "0", "the device writes zeroes: {zeroes}");
+    let said = guest.run("d=/dev/xvdk; set -e; dd if=/dev/urandom of=$d bs=1M count=3 conv=fsync; blkdiscard -o 1048576 -l 1048576 $d; echo fine")?;
+    ensure!(said.ends_with("fine"), "discard: {said}");
+    let left = guest.dom0.run("for n in 0 1 2; do dd if=/dev/nullb0 bs=1M skip=$n count=1 2>/dev/null | tr -d '\\0' | wc -c; done")?;
+    let left: Vec<&str> = left.split_whitespace().collect();
+    ensure!(
+        left.len() == 3 && left[1] == "0" && left[0] != "0" && left[2] != "0",
+        "{left:?} bytes are left where the second MiB was discarded"
     );
     let said = guest.run("cat /sys/block/xvdc/ro; dd if=/dev/zero of=/dev/xvdc bs=4k count=1 conv=fsync; echo status $?")?;
     ensure!(

@@ -22,10 +22,12 @@ pub enum Reason {
     Kernel,
     /// The guest gave a page for it that it has not granted.
     Given,
+    /// It is for a guest that has not said that it can take such.
+    Unfit,
 }
 
 /// How many reasons there are.
-const REASONS: usize = 7;
+const REASONS: usize = 8;
 
 impl Reason {
     const fn place(self) -> usize {
@@ -37,6 +39,7 @@ impl Reason {
             Self::Segments => 4,
             Self::Kernel => 5,
             Self::Given => 6,
+            Self::Unfit => 7,
         }
     }
 }
@@ -51,6 +54,7 @@ impl fmt::Display for Reason {
             Self::Segments => out.write_str("that cannot be cut as they should"),
             Self::Kernel => out.write_str("that the kernel does not take"),
             Self::Given => out.write_str("for which pages were given that are not granted"),
+            Self::Unfit => out.write_str("that the guest cannot take"),
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Wire {
     pub sent: Vec<(Header, Vec<u8>)>,
     /// Next first.
     pub arriving: VecDeque<(Header, Vec<u8>)>,
+    /// How many the kernel drops first, because it cannot say what they are.
+    pub unknown: u32,
 }
 
 impl Interface for Wire {
@@ -47,6 +49,10 @@ impl Interface for Wire {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(Header, usize)>> {
+        if let Some(less) = self.unknown.checked_sub(1) {
+            self.unknown = less;
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let Some((header, packet)) = self.arriving.pop_front() else {
             return Ok(None);
         };

@@ -208,9 +208,16 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
                     Ok(None) => return Ok(End::Drained),
                     Ok(Some((header, size))) => match self.judge(used, header, size) {
                         Some(packet) => packet,
-                        None => continue,
+                        None => {
+                            self.drops.note(Reason::Unfit);
+                            continue;
+                        }
                     },
-                    Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                    // The kernel cannot say what kind of packet it has dropped, or we do not know it.
+                    Err(error) if is_unknown(&error) => {
+                        self.drops.note(Reason::Unfit);
+                        continue;
+                    }
                     Err(error) if is_lost(&error) => {
                         return Err(Failure::Host(format!("its interface is lost: {error}")));
                     }
@@ -364,6 +371,12 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
             self.answers.extend(answers);
         }
     }
+}
+
+/// Whether an error is one of a packet's, which is gone with it.
+fn is_unknown(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput};
+    matches!(error.kind(), InvalidData | InvalidInput)
 }
 
 fn of_guest(error: impl std::fmt::Display) -> Failure {

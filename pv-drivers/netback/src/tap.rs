@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use arrayvec::ArrayVec;
+use oxen_config::vif::Mac;
 use oxen_netif::transmit::SLOTS_MAX;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -22,6 +23,8 @@ use crate::vnet::{HEADER, Header};
 pub const DEVICE: &str = "/dev/net/tun";
 /// Where dom0's own use of each is set.
 pub const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
+/// What the kernel says of all interfaces.
+const INTERFACES: &str = "/sys/class/net";
 /// Bytes of an interface's name, its end included (`IFNAMSIZ`).
 const NAME: usize = 16;
 /// The address of all interfaces that belong to guests, as Xen's scripts have it: the highest there is, so that no bridge takes it for its
@@ -152,34 +155,42 @@ pub fn is_bridge(name: &str) -> bool {
     // A name is one word of a path: what is longer than an interface's is none.
     name.len() < NAME
         && !name.contains('/')
-        && Path::new("/sys/class/net")
-            .join(name)
-            .join("bridge")
-            .exists()
+        && Path::new(INTERFACES).join(name).join("bridge").exists()
 }
 
-/// Makes an interface a port of a bridge, if there is to be one, and sets it going.
+/// Makes an interface a port of a bridge, if there is to be one, and sets it going. Without an MTU of its own it has the bridge's, which would
+/// sink to the interface's otherwise. Can be done again.
 ///
 /// # Errors
-/// There is no such interface or bridge, or no permission.
+/// There is no such interface or bridge, it is another one's port, or no permission.
 pub fn join(name: &str, bridge: Option<&str>, mtu: Option<u32>) -> io::Result<()> {
     let control = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     let control = control.as_fd();
-    let mut address = ETHERNET.to_ne_bytes().to_vec();
-    address.extend(ADDRESS);
-    set::<SIOCSIFHWADDR>(control, Request::new(name, &address)?)?;
+    if !has_address(name) {
+        let mut address = ETHERNET.to_ne_bytes().to_vec();
+        address.extend(ADDRESS);
+        set::<SIOCSIFHWADDR>(control, Request::new(name, &address)?)?;
+    }
     // It is the guest's: dom0 itself has nothing to say on it.
     let own = format!("{SETTINGS}/{name}/disable_ipv6");
     if let Err(error) = std::fs::write(&own, "1") {
         log::debug!("{own}: {error}");
     }
-    if let Some(mtu) = mtu {
-        set::<SIOCSIFMTU>(control, Request::new(name, &mtu.to_ne_bytes())?)?;
+    let set_mtu = |mtu: u32| set::<SIOCSIFMTU>(control, Request::new(name, &mtu.to_ne_bytes())?);
+    let of_bridge = || fact(bridge?, "mtu")?.parse().ok();
+    match (mtu, of_bridge()) {
+        (Some(own), _) => set_mtu(own)?,
+        (None, Some(mtu)) => {
+            if let Err(error) = set_mtu(mtu) {
+                log::warn!("interface {name} cannot have its bridge's MTU of {mtu}: {error}");
+            }
+        }
+        (None, None) => {}
     }
     if let Some(bridge) = bridge {
         let index = netdevice::name_to_index(control, name)?;
         set::<SIOCBRADDIF>(control, Request::new(bridge, &index.to_ne_bytes())?)
-            .or_else(joined_already)
+            .or_else(|error| joined_already(name, bridge, error))
             .map_err(|error| io::Error::other(format!("bridge {bridge}: {error}")))?;
     }
     set::<SIOCSIFFLAGS>(control, Request::new(name, &UP.to_ne_bytes())?)
@@ -190,11 +201,34 @@ pub fn is_absent(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::NODEV)
 }
 
-fn joined_already(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::ResourceBusy {
+/// What the kernel says of an interface.
+fn fact(interface: &str, file: &str) -> Option<String> {
+    let text = std::fs::read_to_string(Path::new(INTERFACES).join(interface).join(file)).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Whether an interface has the address already: one that is at work may not be given any.
+fn has_address(name: &str) -> bool {
+    fact(name, "address").is_some_and(|address| address == Mac(ADDRESS).to_string())
+}
+
+/// The kernel says of another bridge's port that it is busy, too.
+fn joined_already(name: &str, bridge: &str, error: io::Error) -> io::Result<()> {
+    if error.kind() != io::ErrorKind::ResourceBusy {
+        return Err(error);
+    }
+    if Path::new(INTERFACES)
+        .join(bridge)
+        .join("brif")
+        .join(name)
+        .exists()
+    {
         return Ok(());
     }
-    Err(error)
+    let text = format!(
+        "interface {name} is a port of another bridge; `ip link set {name} nomaster` frees it"
+    );
+    Err(io::Error::new(error.kind(), text))
 }
 
 impl AsFd for Queue {

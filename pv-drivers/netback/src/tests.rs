@@ -489,8 +489,10 @@ fn a_guest_gets_nothing_that_it_cannot_take() {
         (Header::default(), packet(MAC, 5000)),
         (beyond, packet(MAC, 77)),
     ]);
+    guest.wire.unknown = 2;
     guest.give(20);
     assert_eq!(guest.turn().packets, 1);
+    assert_eq!(guest.back.drops().count(Reason::Unfit), 5);
     let packets = guest.packets(&mut 0);
     let (flags, gso, bytes) = &packets[0];
     assert_eq!(
