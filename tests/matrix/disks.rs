@@ -243,7 +243,7 @@ fn comes_and_goes(guest: &mut Guest<'_>) -> Result<(), Failure> {
         guest.sees_the_same("xvdd", "/root/more")?;
         let list = guest.dom0.run(&format!("ox block-list {GUEST}"))?;
         ensure!(
-            list.matches("connected").count() == 4,
+            list.matches("connected").count() == 5,
             "not all disks are connected:\n{list}"
         );
         guest.dom0.run(&format!("ox block-detach {GUEST} xvdd"))?;
@@ -310,7 +310,7 @@ fn killed(guest: &mut Guest<'_>, kind: Kind) -> Result<(), Failure> {
     guest.sees_the_same("xvda", "/root/raw")?;
     guest.sees_the_same("xvdb", "/dev/ram0")?;
     let workers = guest.dom0.run("ps | grep -c '[o]xblk serve'")?;
-    ensure!(workers == "3", "{workers} processes serve 3 disks");
+    ensure!(workers == "4", "{workers} processes serve 4 disks");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use crate::machine::{Fetch, Interface, Made, Pages, Store};
-use crate::vnet::Header;
+use crate::vnet::{HEADER, Header};
 
 /// Granted pages by reference. What is not there was revoked.
 #[derive(Debug, Default)]
@@ -43,8 +43,11 @@ pub struct Wire {
 }
 
 impl Interface for Wire {
-    fn send(&mut self, header: &Header, parts: &[&[u8]]) -> io::Result<()> {
-        self.sent.push((*header, parts.concat()));
+    fn send(&mut self, header: &Header, first: &mut [u8], rest: &[&[u8]]) -> io::Result<()> {
+        // Whatever was there is nobody's.
+        first[..HEADER].fill(0xEE);
+        self.sent
+            .push((*header, [&first[HEADER..], &rest.concat()].concat()));
         Ok(())
     }
 
@@ -56,7 +59,8 @@ impl Interface for Wire {
         let Some((header, packet)) = self.arriving.pop_front() else {
             return Ok(None);
         };
-        buffer[..packet.len()].copy_from_slice(&packet);
+        buffer[..HEADER].fill(0xEE);
+        buffer[HEADER..][..packet.len()].copy_from_slice(&packet);
         Ok(Some((header, packet.len())))
     }
 }

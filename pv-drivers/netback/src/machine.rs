@@ -52,13 +52,13 @@ pub trait Pages {
 
 /// A queue of an interface that packets go through.
 pub trait Interface {
-    /// Sends a packet of several parts.
+    /// Sends a packet of several parts. Before the first there are [`crate::vnet::HEADER`] bytes for the header.
     ///
     /// # Errors
     /// The kernel does not take it.
-    fn send(&mut self, header: &Header, parts: &[&[u8]]) -> io::Result<()>;
+    fn send(&mut self, header: &Header, first: &mut [u8], rest: &[&[u8]]) -> io::Result<()>;
 
-    /// Takes a packet that has arrived, if there is one.
+    /// Takes a packet that has arrived, if there is one. It comes behind [`crate::vnet::HEADER`] bytes of the buffer; what is told is its own size.
     ///
     /// # Errors
     /// The interface is gone.

@@ -19,7 +19,7 @@ use crate::job::Guest;
 use crate::machine::{COPIES, Interface, Pages, Store};
 use crate::queue::journal;
 use crate::transmit::is_lost;
-use crate::vnet::{Checksum, Header};
+use crate::vnet::{Checksum, HEADER, Header};
 
 /// Packets that are copied with one call.
 const PACKETS: usize = 64;
@@ -230,7 +230,8 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
                 return Ok(End::Starved);
             }
             promised = needed;
-            used = packet.page + packet.size.div_ceil(PAGE);
+            // The next one's header goes behind it.
+            used = packet.page + (packet.size + HEADER).div_ceil(PAGE);
             packets.push(packet);
             if self.pace == Pace::Alone {
                 self.pace = Pace::Unknown;
@@ -245,8 +246,7 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Receive<M, J> {
         page: usize,
         interface: &mut impl Interface,
     ) -> io::Result<Option<(Header, usize)>> {
-        let memory = self.arena.bytes_mut();
-        interface.receive(&mut memory[page * PAGE..][..LARGEST * PAGE])
+        interface.receive(self.arena.with_header(page, LARGEST * PAGE).0)
     }
 
     /// What the guest is told of a packet; `None` if it cannot take it.

@@ -2,7 +2,7 @@
 //! is here and in [`crate::arena`].
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -245,25 +245,29 @@ impl From<OwnedFd> for Queue {
 }
 
 impl Interface for Queue {
-    fn send(&mut self, header: &Header, parts: &[&[u8]]) -> io::Result<()> {
-        let header = header.encode();
-        let mut vectors: ArrayVec<IoSlice<'_>, { SLOTS_MAX + 1 }> = ArrayVec::new();
-        vectors.push(IoSlice::new(&header));
-        vectors.extend(parts.iter().map(|part| IoSlice::new(part)));
+    fn send(&mut self, header: &Header, first: &mut [u8], rest: &[&[u8]]) -> io::Result<()> {
+        first[..HEADER].copy_from_slice(&header.encode());
+        // Of one part, it takes the kernel less to be told so.
+        if rest.is_empty() {
+            rustix::io::write(&self.file, first)?;
+            return Ok(());
+        }
+        let mut vectors: ArrayVec<IoSlice<'_>, SLOTS_MAX> = ArrayVec::new();
+        vectors.push(IoSlice::new(first));
+        vectors.extend(rest.iter().map(|part| IoSlice::new(part)));
         rustix::io::writev(&self.file, &vectors)?;
         Ok(())
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<(Header, usize)>> {
-        let mut header = [0; HEADER];
-        let mut vectors = [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)];
-        let read = match rustix::io::readv(&self.file, &mut vectors) {
+        let read = match rustix::io::read(&self.file, &mut *buffer) {
             Ok(read) => read,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let size = read.checked_sub(HEADER);
-        let header = Header::decode(header).ok();
+        let header = buffer.first_chunk();
+        let header = header.and_then(|header| Header::decode(*header).ok());
         match (header, size) {
             (Some(header), Some(size)) => Ok(Some((header, size))),
             _ => Err(io::ErrorKind::InvalidData.into()),

@@ -503,10 +503,16 @@ fn a_guest_gets_nothing_that_it_cannot_take() {
     assert_eq!(oxen_netif::headers::sum(&bytes[34..]), 0xFFFF);
 }
 
+/// Of packets, also those that end where the next one's header begins.
+fn sizes() -> impl Strategy<Value = usize> {
+    let near_an_end = (1_usize..17, 0_usize..12).prop_map(|(pages, less)| pages * PAGE - less);
+    prop_oneof![60_usize..66_000, near_an_end]
+}
+
 proptest! {
     /// Whatever arrives, and however the guest gives pages, it gets all of it in order.
     #[test]
-    fn nothing_is_lost(sizes in prop::collection::vec((60_usize..66_000, any::<bool>()), 1..40), steps in prop::collection::vec(1_u32..60, 200)) {
+    fn nothing_is_lost(sizes in prop::collection::vec((sizes(), any::<bool>()), 1..40), steps in prop::collection::vec(1_u32..60, 200)) {
         let mut guest = Receiver::new(ALL);
         let gso = Gso { kind: GsoKind::Tcp4, size: 1448 };
         let checksum = Checksum::Blank { start: 34, place: 16 };

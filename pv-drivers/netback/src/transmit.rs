@@ -17,7 +17,7 @@ use crate::arena::Arena;
 use crate::drops::{Drops, Reason};
 use crate::machine::{COPIES, Fetch, Interface, Made, Pages};
 use crate::queue::journal;
-use crate::vnet::{Checksum, Header};
+use crate::vnet::{Checksum, HEADER, Header};
 
 /// Packets that are copied with one call.
 const PACKETS: usize = 64;
@@ -142,19 +142,30 @@ impl<M: AsRef<[AtomicU32]>, J: AsRef<[AtomicU32]>> Transmit<M, J> {
         }
         let copied = fetch(&taken, pages, &mut self.arena)
             .map_err(|error| Failure::Host(format!("grants cannot be copied: {error}")))?;
-        let mut memory = self.arena.bytes().chunks_exact(PAGE);
         let mut copied = copied.iter().copied();
+        let mut page = 0;
         for (head, parts) in taken.iter() {
-            let mut whole = true;
-            let mut bytes: ArrayVec<&[u8], SLOTS_MAX> = ArrayVec::new();
-            for length in lengths(head, parts) {
-                whole &= copied.next().unwrap_or(false);
-                bytes.extend(memory.next().map(|page| &page[..length]));
-            }
             let outcome = match head.flaw {
                 Some(flaw) => Err(Reason::Flaw(flaw)),
-                None if !whole => Err(Reason::Grant),
-                None => send(head, &bytes, self.own, interface)?,
+                None => {
+                    let mut lengths = lengths(head, parts);
+                    let length = lengths.next().unwrap_or(0);
+                    let mut whole = copied.next().unwrap_or(false);
+                    // The header goes behind what was sent before.
+                    let (first, behind) = self.arena.with_header(page, length);
+                    page += 1;
+                    let mut rest: ArrayVec<&[u8], SLOTS_MAX> = ArrayVec::new();
+                    for (length, bytes) in lengths.zip(behind.chunks_exact(PAGE)) {
+                        whole &= copied.next().unwrap_or(false);
+                        rest.push(&bytes[..length]);
+                        page += 1;
+                    }
+                    if whole {
+                        send(head, first, &rest, self.own, interface)?
+                    } else {
+                        Err(Reason::Grant)
+                    }
+                }
             };
             let status = match outcome {
                 Ok(()) => Status::Okay,
@@ -253,12 +264,13 @@ const fn answer(reason: Reason) -> Status {
 /// Sends a packet, or says why it goes no further.
 fn send(
     packet: Head,
-    bytes: &[&[u8]],
+    first: &mut [u8],
+    rest: &[&[u8]],
     own: Option<Mac>,
     interface: &mut impl Interface,
 ) -> Result<Result<(), Reason>, Failure> {
     let mut head: ArrayVec<u8, HEAD> = ArrayVec::new();
-    for part in bytes {
+    for part in std::iter::once(&first[HEADER..]).chain(rest.iter().copied()) {
         let length = part.len().min(head.remaining_capacity());
         // There is room for as much.
         let _ = head.try_extend_from_slice(&part[..length]);
@@ -287,7 +299,7 @@ fn send(
         };
         header.headers = found.payload;
     }
-    match interface.send(&header, bytes) {
+    match interface.send(&header, first, rest) {
         Ok(()) => Ok(Ok(())),
         // The interface is not there any more, or is not ours.
         Err(error) if is_lost(&error) => {
