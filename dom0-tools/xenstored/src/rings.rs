@@ -18,6 +18,8 @@ pub const REQUESTS_PER_TURN: usize = 16;
 pub const WAITING_HIGH: usize = 64 << 10;
 /// Bytes that may wait for an unprivileged domain before it loses watch events.
 const GUEST_LIMIT: usize = 256 << 10;
+/// dom0's kernel loses none. What guests do makes events for it, so nothing is taken from them while more bytes than this wait for it.
+const KERNEL_HIGH: usize = 256 << 10;
 
 /// One domain's ring.
 struct Peer {
@@ -113,9 +115,11 @@ impl<D: Devices> Rings<D> {
 
     /// Domains whose rings are to be looked at now.
     pub fn ready(&self) -> Vec<u16> {
+        let kernel = self.peers.get(&0);
+        let is_behind = kernel.is_some_and(|kernel| kernel.outbox.waiting() > KERNEL_HIGH);
         self.peers
             .iter()
-            .filter(|(_, peer)| peer.can_take())
+            .filter(|(domain, peer)| peer.can_take() && (**domain == 0 || !is_behind))
             .map(|(&domain, _)| domain)
             .collect()
     }

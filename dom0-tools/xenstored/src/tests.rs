@@ -99,6 +99,45 @@ fn what_comes_without_an_event_while_the_ring_shows_unread_bytes_is_found() {
     );
 }
 
+/// Names that guests make up are events for dom0's kernel, which loses none: whoever makes more than it reads waits for it.
+#[test]
+fn guests_wait_for_dom0_to_hear_of_what_they_did() {
+    let (machine, directory) = (
+        Machine::default(),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let (mut daemon, mut kernel, mut guest) = with_guest(&machine, directory.path());
+    kernel.say(4, Kind::Watch, 0, b"/local/domain/1\0t\0");
+    kernel.pump(&machine);
+    turns(&mut daemon);
+    kernel.pump(&machine);
+    kernel.heard();
+    const NAMES: usize = 4000;
+    for nth in 0..NAMES {
+        let name = format!("{nth}-{}", "x".repeat(200));
+        guest.say(1, Kind::Write, 0, format!("{name}\0").as_bytes());
+        guest.say(1, Kind::Remove, 0, format!("{name}\0").as_bytes());
+    }
+    let mut answers = 0;
+    for _ in 0..NAMES {
+        guest.pump(&machine);
+        turns(&mut daemon);
+        answers += guest.heard().len();
+    }
+    // Two for each event, and what one turn may add.
+    assert!((2000..2500).contains(&answers), "{answers} answers");
+    let mut events = 0;
+    for _ in 0..2 * NAMES {
+        guest.pump(&machine);
+        kernel.pump(&machine);
+        turns(&mut daemon);
+        answers += guest.heard().len();
+        events += kernel.heard().len();
+    }
+    assert_eq!((answers, guest.unsent.len()), (2 * NAMES, 0));
+    assert!(events >= NAMES, "{events} events");
+}
+
 /// Parts of a turn that a daemon gets through before it crashes.
 #[derive(Clone, Copy, Debug)]
 enum Crash {
